@@ -1,0 +1,22 @@
+//! Events (CUDA Driver API, "Event Management").
+
+use crate::types::*;
+
+cuda_api_macros::calls! { event;
+    /// Makes an event; the guest names it.
+    0x0401 posted fn cuEventCreate(new phEvent: CUevent, bits Flags: [7]);
+    /// Ends an event.
+    0x0402 posted fn cuEventDestroy_v2(free hEvent: CUevent) also cuEventDestroy;
+    /// Records an event in a stream.
+    0x0403 posted ptsz fn cuEventRecord(handle hEvent: CUevent, handle hStream: CUstream);
+    /// Records an event in a stream, with flags.
+    0x0404 posted ptsz fn cuEventRecordWithFlags(handle hEvent: CUevent, handle hStream: CUstream, bits flags: [1]);
+    /// Whether an event is complete.
+    0x0405 sync fn cuEventQuery(handle hEvent: CUevent);
+    /// Waits for an event.
+    0x0406 sync may_block fn cuEventSynchronize(handle hEvent: CUevent);
+    /// Milliseconds between two events.
+    0x0407 sync fn cuEventElapsedTime(out pMilliseconds: f32, handle hStart: CUevent, handle hEnd: CUevent);
+    /// Milliseconds between two events, with the semantics of CUDA 12.8.
+    0x0408 sync fn cuEventElapsedTime_v2(out pMilliseconds: f32, handle hStart: CUevent, handle hEnd: CUevent);
+}

@@ -1,0 +1,56 @@
+//! Streams and stream memory operations (CUDA Driver API, "Stream Management", "Stream Memory Operations").
+
+use crate::types::*;
+
+cuda_api_macros::calls! { stream;
+    /// Makes a stream; the guest names it.
+    0x0301 posted custom "guest-driver/libcuda/src/stream.rs" fn cuStreamCreate(phStream: *mut CUstream, Flags: u32)
+        wire (stream: CUstream, flags: u32, priority: i32);
+    /// Makes a stream with a priority.
+    0x0302 posted custom "guest-driver/libcuda/src/stream.rs" over cuStreamCreate
+        fn cuStreamCreateWithPriority(phStream: *mut CUstream, flags: u32, priority: i32);
+    /// Ends a stream; its work is still done.
+    0x0303 posted custom "guest-driver/libcuda/src/stream.rs" fn cuStreamDestroy_v2(hStream: CUstream) wire (stream: CUstream)
+        also cuStreamDestroy;
+    /// Waits for all work of a stream.
+    0x0304 sync may_block ptsz fn cuStreamSynchronize(handle hStream: CUstream);
+    /// Whether all work of a stream is done.
+    0x0305 sync ptsz fn cuStreamQuery(handle hStream: CUstream);
+    /// Makes a stream wait for an event.
+    0x0306 posted ptsz fn cuStreamWaitEvent(handle hStream: CUstream, handle hEvent: CUevent, bits Flags: [1]);
+    /// A stream's flags.
+    0x0307 local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetFlags(hStream: CUstream, flags: *mut u32);
+    /// A stream's priority.
+    0x0308 local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetPriority(hStream: CUstream, priority: *mut i32);
+    /// A stream's context.
+    0x0309 local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetCtx(hStream: CUstream, pctx: *mut CUcontext);
+    /// A stream's number, unique in the process.
+    0x030a local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetId(hStream: CUstream, streamId: *mut u64);
+    /// A stream's device.
+    0x030b local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice);
+    /// Whether a stream is being captured.
+    0x030c local "guest-driver/libcuda/src/capture.rs" ptsz fn cuStreamIsCapturing(hStream: CUstream, captureStatus: *mut u32);
+    /// Writes a word once the stream gets there.
+    0x0320 posted ptsz fn cuStreamWriteValue32_v2(handle stream: CUstream, devout addr: [4], value: u32, bits flags: [1]);
+    /// Writes a 64-bit word once the stream gets there.
+    0x0321 posted ptsz fn cuStreamWriteValue64_v2(handle stream: CUstream, devout addr: [8], value: u64, bits flags: [1]);
+    /// Makes a stream wait for a word.
+    0x0322 posted ptsz fn cuStreamWaitValue32_v2(handle stream: CUstream, devin addr: [4], value: u32, bits flags: [3]);
+    /// Makes a stream wait for a 64-bit word.
+    0x0323 posted ptsz fn cuStreamWaitValue64_v2(handle stream: CUstream, devin addr: [8], value: u64, bits flags: [3]);
+
+    // Refused: callbacks into the guest are not carried.
+    0x0380 refused "callbacks into the guest are not carried" ptsz fn cuLaunchHostFunc;
+    0x0381 refused "callbacks into the guest are not carried" ptsz fn cuStreamAddCallback;
+
+    // Refused: this stream operation is not carried.
+    0x0382 refused "this stream operation is not carried" ptsz fn cuStreamBatchMemOp;
+    0x0383 refused "this stream operation is not carried" ptsz fn cuStreamBatchMemOp_v2;
+    0x0384 refused "this stream operation is not carried" ptsz fn cuStreamCopyAttributes;
+    0x0385 refused "this stream operation is not carried" ptsz fn cuStreamGetAttribute;
+    0x0386 refused "this stream operation is not carried" ptsz fn cuStreamSetAttribute;
+    0x0387 refused "this stream operation is not carried" ptsz fn cuStreamWaitValue32;
+    0x0388 refused "this stream operation is not carried" ptsz fn cuStreamWaitValue64;
+    0x0389 refused "this stream operation is not carried" ptsz fn cuStreamWriteValue32;
+    0x038a refused "this stream operation is not carried" ptsz fn cuStreamWriteValue64;
+}

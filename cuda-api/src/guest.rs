@@ -1,0 +1,112 @@
+//! The guest's generic half: what a row's stub needs of the process it runs in, and the few checks that all stubs share.
+//!
+//! This is the only module here that follows pointers: the application's, under CUDA's own contract with its callers.
+
+use crate::host::Access;
+use crate::types::{CUdeviceptr, CUresult, Handle};
+use crate::wire::Pod;
+use crate::{Call, CuResult};
+
+/// What libcuda's process state offers to the stubs.
+pub trait Guest {
+    /// The driver is initialised, the process did not fork, the session is alive and has no sticky error.
+    ///
+    /// # Errors
+    /// What every call answers otherwise (3, 4, 802, a sticky error …).
+    fn ready(&self) -> CuResult<()>;
+
+    /// Sends a call and waits for its reply.
+    ///
+    /// # Errors
+    /// The CUresult of the call, or of the transport's failure.
+    fn call<C: Call>(&self, fields: C::In<'_>) -> CuResult<C::Out>;
+
+    /// Sends a call that the stub has proved valid, without waiting. Under VGPU_STRICT=1 it waits all the same.
+    ///
+    /// # Errors
+    /// As for `call`; an error that the driver finds later comes out of a later call of this thread.
+    fn post<C: Call<Out = ()>>(&self, fields: C::In<'_>) -> CuResult<()>;
+
+    /// The handle is one that this process was given and that has not been destroyed (or one of the kind's special values).
+    ///
+    /// # Errors
+    /// The kind's own: CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_CONTEXT …
+    fn check_handle<H: Handle>(&self, handle: H) -> CuResult<()>;
+
+    /// Names a new object.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY where the process has too many of them.
+    fn new_handle<H: Handle>(&self) -> CuResult<H>;
+
+    /// The object is gone, or was never made.
+    fn forget<H: Handle>(&self, handle: H);
+
+    /// The whole range lies in one allocation of this process that a call may access so.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE.
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<()>;
+}
+
+/// Turns a stub's outcome into what the C caller gets.
+pub fn finish(outcome: CuResult<()>) -> CUresult {
+    match outcome {
+        Ok(()) => CUresult::SUCCESS,
+        Err(error) => error,
+    }
+}
+
+/// An output or input pointer that CUDA wants.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for NULL.
+pub fn not_null<T>(pointer: *mut T) -> CuResult<()> {
+    if pointer.is_null() { Err(CUresult::INVALID_VALUE) } else { Ok(()) }
+}
+
+/// The caller's array of `count` elements.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for NULL with elements, a misaligned pointer, or more than a frame carries.
+///
+/// # Safety
+/// `pointer` is NULL or points to `count` elements that live until the call returns: CUDA's contract with the caller.
+pub unsafe fn array<'a, T: Pod>(pointer: *const T, count: u64) -> CuResult<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    let count = usize::try_from(count).map_err(|_| CUresult::INVALID_VALUE)?;
+    let bytes = count.checked_mul(size_of::<T>()).ok_or(CUresult::INVALID_VALUE)?;
+    if pointer.is_null() || !pointer.is_aligned() || bytes > crate::wire::INLINE_BYTES_MAX {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    // SAFETY: not NULL and aligned (checked above), `count` elements by this function's contract.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
+/// Writes a reply's array where the caller wants it.
+///
+/// # Errors
+/// CUDA_ERROR_UNKNOWN where the host sent more than was asked for: its word is not taken for the caller's memory.
+///
+/// # Safety
+/// `pointer` has room for `room` elements: CUDA's contract with the caller.
+pub unsafe fn write_array<T: Pod>(pointer: *mut T, room: u64, items: &[T]) -> CuResult<()> {
+    if items.len() as u64 > room {
+        return Err(CUresult::UNKNOWN);
+    }
+    for (i, item) in items.iter().enumerate() {
+        // SAFETY: i < items.len() <= room, and the caller gave room for that many.
+        unsafe { pointer.add(i).write_unaligned(*item) };
+    }
+    Ok(())
+}
+
+/// Only these bits may be set.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE.
+pub fn only_bits(value: u32, mask: u32) -> CuResult<()> {
+    if value & !mask == 0 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}

@@ -1,0 +1,445 @@
+//! Contexts. A thread's stack of current contexts lives in the guest; the worker learns of a context when it is made and which
+//! one is current with each frame.
+
+use std::ffi::c_void;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use cuda_api::calls::context::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUcontext, CUdevice};
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate;
+use crate::objects::{Objects, lock};
+use crate::process::{Process, initialised};
+use crate::thread;
+
+/// What is known of a context.
+pub struct ContextRecord {
+    /// The device's ordinal.
+    pub device: i32,
+    /// Its flags (CUctx_flags).
+    pub flags: AtomicU32,
+    /// A number that no other context of the process ever had.
+    pub id: u64,
+    /// A device's primary context; it is never removed, only inactive.
+    pub primary: bool,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The interface version that contexts report (cuCtxGetApiVersion), as driver 580 does for contexts made by current functions.
+const API_VERSION: u32 = 3020;
+/// The CUctx_flags that exist.
+const FLAGS_MASK: u32 = 0xff;
+
+/// A device's primary context.
+pub struct Primary {
+    /// Its handle: the same for the life of the process.
+    pub handle: CUcontext,
+    /// How often it is retained.
+    retained: Mutex<u64>,
+    /// Retained at least once; read without the lock.
+    active: AtomicU32,
+    flags: AtomicU32,
+}
+
+impl Primary {
+    /// The primary context of a device, inactive.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_OUT_OF_MEMORY where there are too many contexts.
+    pub fn new(objects: &Objects, device: i32) -> CuResult<Self> {
+        let record = ContextRecord {
+            device,
+            flags: AtomicU32::new(0),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            primary: true,
+        };
+        let handle = CUcontext(objects.contexts.insert(record)?);
+        Ok(Primary { handle, retained: Mutex::new(0), active: AtomicU32::new(0), flags: AtomicU32::new(0) })
+    }
+}
+
+impl Primary {
+    /// It is retained: the worker has it.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire) != 0
+    }
+}
+
+fn primary(process: &Process, dev: CUdevice) -> CuResult<&Primary> {
+    usize::try_from(dev).ok().and_then(|i| process.primaries.get(i)).ok_or(CUresult::INVALID_DEVICE)
+}
+
+fn record(ctx: CUcontext) -> CuResult<std::sync::Arc<ContextRecord>> {
+    initialised()?.objects.contexts.get(ctx.0).ok_or(CUresult::INVALID_CONTEXT)
+}
+
+/// The handle names a context.
+pub fn is_live(ctx: CUcontext) -> bool {
+    initialised().is_ok_and(|p| p.objects.contexts.is_live(ctx.0))
+}
+
+/// A context's device.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT.
+pub fn device_of(ctx: CUcontext) -> CuResult<i32> {
+    record(ctx).map(|r| r.device)
+}
+
+/// A context's number.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT.
+pub fn id_of(ctx: CUcontext) -> CuResult<u64> {
+    record(ctx).map(|r| r.id)
+}
+
+/// The calling thread's context.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT where there is none.
+pub fn current() -> CuResult<CUcontext> {
+    let ctx = thread::current_context();
+    if ctx.is_null() { Err(CUresult::INVALID_CONTEXT) } else { Ok(ctx) }
+}
+
+/// Everything of a context is gone.
+fn forget_contents(process: &Process, ctx: CUcontext) {
+    crate::cls::context_destroyed(ctx);
+    process.objects.remove_of_context(ctx.0);
+    for range in process.ranges.remove_where(|r| r.context == ctx.0 && !r.kind.is_host()) {
+        process.reservations.release(range.start, range.len);
+    }
+    crate::library::context_destroyed(process, ctx);
+    crate::host_memory::context_destroyed(process, ctx);
+}
+
+/// cuDevicePrimaryCtxRetain.
+pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(pctx)?;
+        let primary = primary(process, dev)?;
+        let mut retained = lock(&primary.retained);
+        if *retained == 0 {
+            let fields = (primary.handle, process.host_ordinal(dev)?, primary.flags.load(Ordering::Relaxed));
+            gate::call::<row::cuDevicePrimaryCtxRetain>(fields)?;
+            primary.active.store(1, Ordering::Release);
+        }
+        *retained += 1;
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { pctx.write(primary.handle) };
+        Ok(())
+    })())
+}
+
+/// cuDevicePrimaryCtxRelease.
+pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        let primary = primary(process, dev)?;
+        let mut retained = lock(&primary.retained);
+        match *retained {
+            0 => return Err(CUresult::INVALID_CONTEXT),
+            1 => {
+                primary.active.store(0, Ordering::Release);
+                *retained = 0;
+                drop(retained);
+                forget_contents(process, primary.handle);
+                gate::call::<row::cuDevicePrimaryCtxRelease_v2>((
+                    primary.handle,
+                    process.host_ordinal(dev)?,
+                ))?;
+            }
+            _ => *retained -= 1,
+        }
+        Ok(())
+    })())
+}
+
+/// cuDevicePrimaryCtxReset.
+pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        let primary = primary(process, dev)?;
+        {
+            let mut retained = lock(&primary.retained);
+            primary.active.store(0, Ordering::Release);
+            *retained = 0;
+        }
+        forget_contents(process, primary.handle);
+        gate::call::<row::cuDevicePrimaryCtxReset_v2>((primary.handle, process.host_ordinal(dev)?))
+    })())
+}
+
+/// cuDevicePrimaryCtxSetFlags.
+pub unsafe fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: u32) -> CUresult {
+    finish((|| {
+        if flags & !FLAGS_MASK != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        primary(initialised()?, dev)?.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    })())
+}
+
+/// cuDevicePrimaryCtxGetState.
+pub unsafe fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut u32, active: *mut i32) -> CUresult {
+    finish((|| {
+        let primary = primary(initialised()?, dev)?;
+        not_null(flags)?;
+        not_null(active)?;
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe {
+            flags.write(primary.flags.load(Ordering::Relaxed));
+            active.write(i32::from(primary.is_active()));
+        }
+        Ok(())
+    })())
+}
+
+fn create(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    not_null(pctx)?;
+    if flags & !FLAGS_MASK != 0 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    process.device(dev)?;
+    let record = ContextRecord {
+        device: dev,
+        flags: AtomicU32::new(flags),
+        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        primary: false,
+    };
+    let ctx = CUcontext(process.objects.contexts.insert(record)?);
+    if let Err(error) = gate::call::<row::cuCtxCreate_v2>((ctx, flags, process.host_ordinal(dev)?)) {
+        process.objects.contexts.remove(ctx.0);
+        return Err(error);
+    }
+    thread::with(|t| t.contexts.push(ctx));
+    // SAFETY: not NULL; room for a handle by CUDA's contract.
+    unsafe { pctx.write(ctx) };
+    Ok(())
+}
+
+/// cuCtxCreate_v2.
+pub unsafe fn cuCtxCreate_v2(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CUresult {
+    finish(create(pctx, flags, dev))
+}
+
+/// cuCtxCreate_v3: without an execution affinity.
+pub unsafe fn cuCtxCreate_v3(
+    pctx: *mut CUcontext,
+    _params: *mut c_void,
+    count: i32,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    if count != 0 {
+        crate::log::once("cuCtxCreate_v3", || "cuCtxCreate_v3: execution affinity is not supported".into());
+        return CUresult::UNSUPPORTED_EXEC_AFFINITY;
+    }
+    finish(create(pctx, flags, dev))
+}
+
+/// cuCtxCreate_v4: without parameters.
+pub unsafe fn cuCtxCreate_v4(
+    pctx: *mut CUcontext,
+    params: *mut c_void,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    /// CUctxCreateParams: affinity parameters, their number, CIG parameters.
+    #[repr(C)]
+    struct Params {
+        affinity: *const c_void,
+        affinity_count: i32,
+        cig: *const c_void,
+    }
+    if !params.is_null() {
+        // SAFETY: not NULL; CUDA's contract: a CUctxCreateParams.
+        let params = unsafe { params.cast::<Params>().read_unaligned() };
+        if params.affinity_count != 0 || !params.cig.is_null() {
+            crate::log::once("cuCtxCreate_v4", || "cuCtxCreate_v4: parameters are not supported".into());
+            return CUresult::NOT_SUPPORTED;
+        }
+    }
+    finish(create(pctx, flags, dev))
+}
+
+/// cuCtxDestroy.
+pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        if record(ctx)?.primary {
+            return Err(CUresult::INVALID_CONTEXT);
+        }
+        forget_contents(process, ctx);
+        thread::with(|t| {
+            if t.contexts.last() == Some(&ctx) {
+                t.contexts.pop();
+            }
+        });
+        process.objects.contexts.remove(ctx.0);
+        gate::call::<row::cuCtxDestroy_v2>((ctx,))
+    })())
+}
+
+/// cuCtxGetCurrent.
+pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(pctx)?;
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { pctx.write(thread::current_context()) };
+        Ok(())
+    })())
+}
+
+/// cuCtxSetCurrent: replaces the top of the stack; NULL takes it away.
+pub unsafe fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        if !ctx.is_null() && !process.objects.contexts.is_live(ctx.0) {
+            return Err(CUresult::INVALID_CONTEXT);
+        }
+        thread::with(|t| {
+            t.contexts.pop();
+            if !ctx.is_null() {
+                t.contexts.push(ctx);
+            }
+        });
+        Ok(())
+    })())
+}
+
+/// cuCtxPushCurrent.
+pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
+    finish((|| {
+        if !initialised()?.objects.contexts.is_live(ctx.0) {
+            return Err(CUresult::INVALID_CONTEXT);
+        }
+        thread::with(|t| t.contexts.push(ctx));
+        Ok(())
+    })())
+}
+
+/// cuCtxPopCurrent.
+pub unsafe fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
+    finish((|| {
+        initialised()?;
+        let popped = thread::with(|t| t.contexts.pop()).flatten().ok_or(CUresult::INVALID_CONTEXT)?;
+        if !pctx.is_null() {
+            // SAFETY: not NULL; room for a handle by CUDA's contract.
+            unsafe { pctx.write(popped) };
+        }
+        Ok(())
+    })())
+}
+
+/// cuCtxGetDevice.
+pub unsafe fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(device)?;
+        let ordinal = device_of(current()?)?;
+        // SAFETY: not NULL; room for an int by CUDA's contract.
+        unsafe { device.write(ordinal) };
+        Ok(())
+    })())
+}
+
+/// cuCtxGetDevice_v2: NULL means the current context.
+pub unsafe fn cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(device)?;
+        let ordinal = device_of(if ctx.is_null() { current()? } else { ctx })?;
+        // SAFETY: not NULL; room for an int by CUDA's contract.
+        unsafe { device.write(ordinal) };
+        Ok(())
+    })())
+}
+
+/// cuCtxGetFlags.
+pub unsafe fn cuCtxGetFlags(flags: *mut u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        not_null(flags)?;
+        let record = record(current()?)?;
+        let value = if record.primary {
+            primary(process, record.device)?.flags.load(Ordering::Relaxed)
+        } else {
+            record.flags.load(Ordering::Relaxed)
+        };
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { flags.write(value) };
+        Ok(())
+    })())
+}
+
+/// cuCtxGetId: NULL means the current context.
+pub unsafe fn cuCtxGetId(ctx: CUcontext, id: *mut u64) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(id)?;
+        let value = id_of(if ctx.is_null() { current()? } else { ctx })?;
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { id.write(value) };
+        Ok(())
+    })())
+}
+
+/// cuCtxGetApiVersion: NULL means the current context.
+pub unsafe fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut u32) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(version)?;
+        record(if ctx.is_null() { current()? } else { ctx })?;
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { version.write(API_VERSION) };
+        Ok(())
+    })())
+}
+
+/// cuCtxGetStreamPriorityRange.
+pub unsafe fn cuCtxGetStreamPriorityRange(least: *mut i32, greatest: *mut i32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        current()?;
+        let (low, high) = process.info.stream_priorities;
+        for (to, value) in [(least, low), (greatest, high)] {
+            if !to.is_null() {
+                // SAFETY: not NULL; room for an int by CUDA's contract.
+                unsafe { to.write(value) };
+            }
+        }
+        Ok(())
+    })())
+}
+
+/// cuCtxSynchronize.
+pub unsafe fn cuCtxSynchronize() -> CUresult {
+    finish((|| gate::call::<row::cuCtxSynchronize>((current_initialised()?,)))())
+}
+
+fn current_initialised() -> CuResult<CUcontext> {
+    initialised()?;
+    current()
+}
+
+/// cuCtxSynchronize_v2: NULL means the current context.
+pub unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
+    finish((|| {
+        let ctx = if ctx.is_null() { current_initialised()? } else { ctx };
+        record(ctx)?;
+        gate::call::<row::cuCtxSynchronize>((ctx,))
+    })())
+}

@@ -1,0 +1,405 @@
+//! Copies between host and device. Small ones travel in the frame; larger ones through the ring's staging buffer, in chunks, so
+//! that this thread's copying and the worker's overlap; pinned memory is shared with the worker and is not copied here at all.
+
+use std::ffi::c_void;
+
+use cuda_api::calls::copy::row;
+use cuda_api::guest::finish;
+use cuda_api::host::Access;
+use cuda_api::types::{CUdeviceptr, CUstream};
+use cuda_api::wire::{Bulk, Fill, INLINE_BYTES_MAX};
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate::{self, Lane};
+use crate::process::Process;
+use crate::thread;
+
+/// Slots of the staging buffer: how many chunks are on their way at once.
+pub const STAGING_SLOTS: usize = 8;
+
+/// What travels in a frame at most. More is cheaper through staging: the worker then copies it once, not twice.
+const INLINE_LIMIT: usize = 16 * 1024;
+const _: () = assert!(INLINE_LIMIT <= INLINE_BYTES_MAX);
+
+/// A place in the staging buffer.
+#[derive(Clone, Copy)]
+struct Slot {
+    index: usize,
+    at: *mut u8,
+    offset: u64,
+}
+
+impl Lane<'_> {
+    fn slot_bytes(&mut self) -> CuResult<usize> {
+        let (_, len) = self.ring()?.staging().map_err(|e| crate::process::control_failure(&e))?;
+        Ok(len / STAGING_SLOTS)
+    }
+
+    /// The next slot, once the worker is done with it.
+    fn take_slot(&mut self) -> CuResult<Slot> {
+        let index = self.state.next_slot;
+        self.state.next_slot = (index + 1) % STAGING_SLOTS;
+        let busy_until = self.state.staging_slots[index];
+        let bytes = self.slot_bytes()?;
+        let ring = self.ring()?;
+        ring.wait_bulk(busy_until).map_err(|e| gate::call_failure(&e))?;
+        let (base, _) = ring.staging().map_err(|e| crate::process::control_failure(&e))?;
+        let offset = index * bytes;
+        Ok(Slot { index, at: base.wrapping_add(offset), offset: offset as u64 })
+    }
+
+    /// A bulk frame that uses the slot was sent.
+    fn slot_used(&mut self, slot: Slot) -> CuResult<()> {
+        self.state.staging_slots[slot.index] = self.ring()?.bulk_submitted();
+        Ok(())
+    }
+
+    /// Sends host bytes in as many frames as it takes; `frame` sends one, with the offset of its part.
+    ///
+    /// # Safety
+    /// `from` has `len` readable bytes.
+    pub unsafe fn send_bytes(
+        &mut self,
+        from: *const u8,
+        len: usize,
+        mut frame: impl FnMut(&mut Self, usize, Bulk<'_>, bool) -> CuResult<()>,
+    ) -> CuResult<()> {
+        if len <= INLINE_LIMIT {
+            // SAFETY: `len` readable bytes by this function's contract, for the time of the call.
+            let bytes = unsafe { std::slice::from_raw_parts(from, len) };
+            return frame(self, 0, Bulk::Inline(bytes), false);
+        }
+        let chunk = self.slot_bytes()?;
+        let mut done = 0;
+        while done < len {
+            let part = chunk.min(len - done);
+            let slot = self.take_slot()?;
+            // SAFETY: `part` readable bytes at `done`; the slot has `chunk` >= `part` bytes that no frame in flight uses.
+            unsafe { std::ptr::copy_nonoverlapping(from.add(done), slot.at, part) };
+            frame(self, done, Bulk::Staged { offset: slot.offset, len: part as u64 }, true)?;
+            self.slot_used(slot)?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Fetches bytes from the device in as many frames as it takes; `post` sends one without waiting, `last` sends the last and
+    /// waits. An error of a posted one comes out here.
+    ///
+    /// # Safety
+    /// `to` has room for `len` bytes.
+    unsafe fn fetch_bytes(
+        &mut self,
+        to: *mut u8,
+        len: usize,
+        send: impl Fn(&mut Self, usize, usize, Fill, bool) -> CuResult<Vec<u8>>,
+    ) -> CuResult<()> {
+        if len <= INLINE_LIMIT {
+            let bytes = send(self, 0, len, Fill::Inline { len: len as u64 }, true)?;
+            if bytes.len() != len {
+                return Err(CUresult::UNKNOWN);
+            }
+            // SAFETY: `len` bytes of room by this function's contract.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len) };
+            return Ok(());
+        }
+        let chunk = self.slot_bytes()?;
+        let mut flying = std::collections::VecDeque::with_capacity(STAGING_SLOTS);
+        let (mut asked, mut got) = (0, 0);
+        let mut outcome = Ok(());
+        while got < len {
+            while outcome.is_ok() && asked < len && flying.len() < STAGING_SLOTS {
+                let part = chunk.min(len - asked);
+                let slot = self.take_slot()?;
+                let last = asked + part == len;
+                outcome =
+                    send(self, asked, part, Fill::Staged { offset: slot.offset, len: part as u64 }, last)
+                        .map(|_| ());
+                self.slot_used(slot)?;
+                if outcome.is_ok() {
+                    flying.push_back((slot, asked, part));
+                }
+                asked += part;
+            }
+            outcome?;
+            let Some((slot, at, part)) = flying.pop_front() else { break };
+            let until = self.state.staging_slots[slot.index];
+            self.ring()?.wait_bulk(until).map_err(|e| gate::call_failure(&e))?;
+            // SAFETY: `part` bytes of the slot were filled and are not touched again before the slot is taken again; `to` has room.
+            unsafe { std::ptr::copy_nonoverlapping(slot.at, to.add(at), part) };
+            got += part;
+        }
+        match self.ring()?.take_async_error() {
+            None => Ok(()),
+            Some((result, _)) => Err(CUresult(result)),
+        }
+    }
+}
+
+/// What a copy's ends are.
+fn is_pinned(process: &Process, address: u64, len: usize) -> bool {
+    process.ranges.find(address).is_some_and(|r| r.kind.is_host())
+        && process.ranges.check(address, len as u64, Access::Read).is_ok()
+}
+
+fn ready(process: &Process, lane: &Lane<'_>) -> CuResult<()> {
+    process.alive()?;
+    lane.needs_context()
+}
+
+/// # Safety
+/// `from` has `len` readable bytes.
+unsafe fn host_to_device(
+    dst: CUdeviceptr,
+    from: *const u8,
+    len: usize,
+    stream: Option<CUstream>,
+) -> CuResult<()> {
+    gate::with_ring(|process, lane| {
+        ready(process, lane)?;
+        if let Some(stream) = stream {
+            process.objects.check(stream)?;
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        process.ranges.check(dst, len as u64, Access::Write)?;
+        if from.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        match stream {
+            // Pinned memory is read when the stream gets there, not before.
+            Some(stream) if is_pinned(process, from as u64, len) => {
+                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, from as u64, len, stream), false)
+            }
+            // SAFETY: this function's contract is the callee's.
+            Some(stream) => unsafe {
+                lane.send_bytes(from, len, |lane, at, bytes, bulk| {
+                    let part = bytes.len() as usize;
+                    lane.post::<row::cuMemcpyHtoDAsync_v2>(&(dst + at as u64, part, bytes, stream), bulk)
+                })
+            },
+            // SAFETY: as above.
+            None => unsafe {
+                lane.send_bytes(from, len, |lane, at, bytes, bulk| {
+                    let part = bytes.len() as usize;
+                    lane.post::<row::cuMemcpyHtoD_v2>(&(dst + at as u64, part, bytes), bulk)
+                })
+            },
+        }
+    })
+}
+
+/// # Safety
+/// `to` has room for `len` bytes.
+unsafe fn device_to_host(
+    to: *mut u8,
+    src: CUdeviceptr,
+    len: usize,
+    stream: Option<CUstream>,
+) -> CuResult<()> {
+    gate::with_ring(|process, lane| {
+        ready(process, lane)?;
+        if let Some(stream) = stream {
+            process.objects.check(stream)?;
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        process.ranges.check(src, len as u64, Access::Read)?;
+        if to.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        if let Some(stream) = stream {
+            if is_pinned(process, to as u64, len) {
+                process.ranges.check(to as u64, len as u64, Access::Write)?;
+                return lane.post::<row::cuMemcpyDtoDAsync_v2>(&(to as u64, src, len, stream), false);
+            }
+            // SAFETY: this function's contract is the callee's.
+            return unsafe {
+                lane.fetch_bytes(to, len, |lane, at, part, fill, last| {
+                    let fields = (src + at as u64, part, fill, stream);
+                    let bulk = matches!(fill, Fill::Staged { .. });
+                    if last {
+                        lane.call::<row::cuMemcpyDtoHAsync_v2>(&fields, bulk)
+                    } else {
+                        lane.post::<row::cuMemcpyDtoHAsync_v2>(&fields, bulk).map(|()| Vec::new())
+                    }
+                })
+            };
+        }
+        // SAFETY: as above.
+        unsafe {
+            lane.fetch_bytes(to, len, |lane, at, part, fill, last| {
+                let fields = (src + at as u64, part, fill);
+                let bulk = matches!(fill, Fill::Staged { .. });
+                if last {
+                    lane.call::<row::cuMemcpyDtoH_v2>(&fields, bulk)
+                } else {
+                    lane.post::<row::cuMemcpyDtoH_v2>(&fields, bulk).map(|()| Vec::new())
+                }
+            })
+        }
+    })
+}
+
+/// The stream of a synchronous copy: none of its own, except that the per-thread variants work in the per-thread stream.
+fn synchronous_stream() -> Option<CUstream> {
+    let stream = thread::default_stream();
+    (stream == cuda_api::types::STREAM_PER_THREAD).then_some(stream)
+}
+
+/// cuMemcpyHtoD.
+pub unsafe fn cuMemcpyHtoD_v2(dst: CUdeviceptr, src: *const c_void, len: usize) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { synchronous(dst, src as u64, len, Direction::HostToDevice) })
+}
+
+/// cuMemcpyDtoH.
+pub unsafe fn cuMemcpyDtoH_v2(dst: *mut c_void, src: CUdeviceptr, len: usize) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { synchronous(dst as u64, src, len, Direction::DeviceToHost) })
+}
+
+/// cuMemcpyHtoDAsync.
+pub unsafe fn cuMemcpyHtoDAsync_v2(
+    dst: CUdeviceptr,
+    src: *const c_void,
+    len: usize,
+    stream: CUstream,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { host_to_device(dst, src.cast(), len, Some(stream)) })
+}
+
+/// cuMemcpyDtoHAsync.
+pub unsafe fn cuMemcpyDtoHAsync_v2(
+    dst: *mut c_void,
+    src: CUdeviceptr,
+    len: usize,
+    stream: CUstream,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { device_to_host(dst.cast(), src, len, Some(stream)) })
+}
+
+/// Which way a copy goes, as the addresses say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    HostToDevice,
+    DeviceToHost,
+    /// Both ends are known to the worker.
+    Shared,
+    HostToHost,
+}
+
+fn direction(process: &Process, dst: u64, src: u64) -> Direction {
+    match (process.ranges.find(dst).is_some(), process.ranges.find(src).is_some()) {
+        (true, true) => Direction::Shared,
+        (true, false) => Direction::HostToDevice,
+        (false, true) => Direction::DeviceToHost,
+        (false, false) => Direction::HostToHost,
+    }
+}
+
+/// A copy that is over, as far as the caller can see, when it returns.
+///
+/// # Safety
+/// Host ends have `len` readable or writable bytes.
+unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResult<()> {
+    let stream = synchronous_stream();
+    match way {
+        // SAFETY: this function's contract is the callees'.
+        Direction::HostToDevice => unsafe {
+            // Through the per-thread stream, pinned memory would be read later; staged it is read now.
+            host_to_device_now(dst, src as *const u8, len, stream)
+        },
+        // SAFETY: as above.
+        Direction::DeviceToHost => unsafe {
+            device_to_host(dst as *mut u8, src, len, stream)?;
+            wait_for(stream)
+        },
+        Direction::Shared => {
+            gate::with_ring(|process, lane| {
+                ready(process, lane)?;
+                process.ranges.check(dst, len as u64, Access::Write)?;
+                process.ranges.check(src, len as u64, Access::Read)?;
+                let stream = stream.unwrap_or(cuda_api::types::STREAM_DEFAULT);
+                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, stream), false)
+            })?;
+            wait_for(Some(stream.unwrap_or(cuda_api::types::STREAM_DEFAULT)))
+        }
+        Direction::HostToHost => {
+            gate::with_ring(|process, lane| ready(process, lane))?;
+            wait_for(Some(stream.unwrap_or(cuda_api::types::STREAM_DEFAULT)))?;
+            if len != 0 && (dst == 0 || src == 0) {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            // SAFETY: both ends are the caller's host memory; they may overlap.
+            unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, len) };
+            Ok(())
+        }
+    }
+}
+
+/// # Safety
+/// `from` has `len` readable bytes.
+unsafe fn host_to_device_now(
+    dst: u64,
+    from: *const u8,
+    len: usize,
+    stream: Option<CUstream>,
+) -> CuResult<()> {
+    match stream {
+        // SAFETY: this function's contract is the callee's.
+        None => unsafe { host_to_device(dst, from, len, None) },
+        Some(stream) => {
+            // SAFETY: as above.
+            unsafe { host_to_device(dst, from, len, Some(stream)) }?;
+            wait_for(Some(stream))
+        }
+    }
+}
+
+fn wait_for(stream: Option<CUstream>) -> CuResult<()> {
+    match stream {
+        None => Ok(()),
+        Some(stream) => gate::call::<cuda_api::calls::stream::row::cuStreamSynchronize>((stream,)),
+    }
+}
+
+/// cuMemcpy.
+pub unsafe fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, len: usize) -> CUresult {
+    finish((|| {
+        let way = direction(crate::process::initialised()?, dst, src);
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { synchronous(dst, src, len, way) }
+    })())
+}
+
+/// cuMemcpyAsync.
+pub unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, len: usize, stream: CUstream) -> CUresult {
+    finish((|| {
+        match direction(crate::process::initialised()?, dst, src) {
+            // SAFETY: CUDA's contract with the caller.
+            Direction::HostToDevice => unsafe { host_to_device(dst, src as *const u8, len, Some(stream)) },
+            // SAFETY: CUDA's contract with the caller.
+            Direction::DeviceToHost => unsafe { device_to_host(dst as *mut u8, src, len, Some(stream)) },
+            Direction::Shared => gate::with_ring(|process, lane| {
+                ready(process, lane)?;
+                process.objects.check(stream)?;
+                process.ranges.check(dst, len as u64, Access::Write)?;
+                process.ranges.check(src, len as u64, Access::Read)?;
+                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, stream), false)
+            }),
+            // Two host ends: done when the stream gets there, which is waited for.
+            Direction::HostToHost => {
+                crate::process::initialised()?.objects.check(stream)?;
+                wait_for(Some(stream))?;
+                // SAFETY: CUDA's contract with the caller: both ends are its host memory; they may overlap.
+                unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, len) };
+                Ok(())
+            }
+        }
+    })())
+}

@@ -1,0 +1,359 @@
+//! Functions and kernels: what came with them answers every question about them, and every launch is checked against it.
+
+use std::ffi::{CString, c_char};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use cuda_api::calls::launch::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUfunction, CUmodule, FunctionInfo, ParamInfo, func_attribute};
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate;
+use crate::process::{Process, initialised};
+use crate::thread::ThreadState;
+
+/// What is known of a function or kernel.
+pub struct FunctionRecord {
+    /// The context of a function; 0 for a kernel.
+    pub context: u64,
+    /// The module of a function, the library of a kernel.
+    pub parent: u64,
+    /// Its name.
+    pub name: CString,
+    /// Its parameters' places.
+    pub params: Vec<ParamInfo>,
+    /// Bytes of its parameter buffer.
+    pub param_bytes: usize,
+    attributes: [AtomicI32; func_attribute::COUNT],
+    valid: AtomicU32,
+}
+
+impl FunctionRecord {
+    /// From what came with it.
+    pub fn new(
+        context: u64,
+        parent: u64,
+        name: CString,
+        info: &FunctionInfo,
+        params: Vec<ParamInfo>,
+    ) -> Self {
+        let record = FunctionRecord {
+            context,
+            parent,
+            name,
+            params,
+            param_bytes: info.param_bytes as usize,
+            attributes: [const { AtomicI32::new(0) }; func_attribute::COUNT],
+            valid: AtomicU32::new(0),
+        };
+        record.update(info);
+        record
+    }
+
+    /// Its attributes have changed.
+    pub fn update(&self, info: &FunctionInfo) {
+        for (to, from) in self.attributes.iter().zip(info.attributes) {
+            to.store(from, Ordering::Relaxed);
+        }
+        self.valid.store(info.valid, Ordering::Release);
+    }
+
+    /// An attribute's value.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE for a number that the driver does not know.
+    pub fn attribute(&self, number: i32) -> CuResult<i32> {
+        let index = usize::try_from(number).map_err(|_| CUresult::INVALID_VALUE)?;
+        let value = self.attributes.get(index).ok_or(CUresult::INVALID_VALUE)?;
+        if self.valid.load(Ordering::Acquire) & 1 << index == 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        Ok(value.load(Ordering::Relaxed))
+    }
+
+    /// The same function under another handle and parent.
+    pub fn copy_for(&self, context: u64, parent: u64) -> Self {
+        let mut attributes = [0; func_attribute::COUNT];
+        for (to, from) in attributes.iter_mut().zip(&self.attributes) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        let info = FunctionInfo {
+            attributes,
+            valid: self.valid.load(Ordering::Acquire),
+            param_bytes: self.param_bytes as u32,
+        };
+        FunctionRecord::new(context, parent, self.name.clone(), &info, self.params.clone())
+    }
+}
+
+/// How many functions a thread remembers, a power of two.
+pub const REMEMBERED: usize = 16;
+
+/// A function that a thread has launched, and the epochs of both tables for which the memory is good.
+pub struct Remembered {
+    handle: u64,
+    epochs: (u64, u64),
+    record: Arc<FunctionRecord>,
+}
+
+/// The record of a function or kernel.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE.
+pub fn find(process: &Process, function: u64) -> CuResult<Arc<FunctionRecord>> {
+    let objects = &process.objects;
+    objects.functions.get(function).or_else(|| objects.kernels.get(function)).ok_or(CUresult::INVALID_HANDLE)
+}
+
+/// The record of a function or kernel, without a lock where the thread has launched it before.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE.
+#[inline]
+pub fn find_remembered<'t>(
+    process: &Process,
+    functions: &'t mut [Option<Remembered>; REMEMBERED],
+    function: u64,
+) -> CuResult<&'t FunctionRecord> {
+    let epochs = (process.objects.functions.epoch(), process.objects.kernels.epoch());
+    let place = &mut functions[(function >> 4) as usize & (REMEMBERED - 1)];
+    if !matches!(place, Some(r) if r.handle == function && r.epochs == epochs) {
+        let record = find(process, function)?;
+        *place = Some(Remembered { handle: function, epochs, record });
+    }
+    place.as_ref().map(|r| &*r.record).ok_or(CUresult::INVALID_HANDLE)
+}
+
+/// cuFuncGetAttribute.
+pub unsafe fn cuFuncGetAttribute(value: *mut i32, attribute: i32, function: CUfunction) -> CUresult {
+    finish((|| {
+        not_null(value)?;
+        let found = find(initialised()?, function.0)?.attribute(attribute)?;
+        // SAFETY: not NULL; room for an int by CUDA's contract.
+        unsafe { value.write(found) };
+        Ok(())
+    })())
+}
+
+/// cuFuncSetAttribute.
+pub unsafe fn cuFuncSetAttribute(function: CUfunction, attribute: i32, value: i32) -> CUresult {
+    finish((|| {
+        let record = find(initialised()?, function.0)?;
+        let info = gate::call::<row::cuFuncSetAttribute>((function, attribute, value))?;
+        record.update(&info);
+        Ok(())
+    })())
+}
+
+/// Writes a parameter's place.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE past the last parameter.
+///
+/// # Safety
+/// `offset` has room for a size_t; `size` has, or is NULL.
+pub unsafe fn give_param(
+    record: &FunctionRecord,
+    index: usize,
+    offset: *mut usize,
+    size: *mut usize,
+) -> CuResult<()> {
+    not_null(offset)?;
+    let param = record.params.get(index).ok_or(CUresult::INVALID_VALUE)?;
+    // SAFETY: by this function's contract.
+    unsafe {
+        offset.write(param.offset as usize);
+        if !size.is_null() {
+            size.write(param.size as usize);
+        }
+    }
+    Ok(())
+}
+
+/// cuFuncGetParamInfo.
+pub unsafe fn cuFuncGetParamInfo(
+    function: CUfunction,
+    index: usize,
+    offset: *mut usize,
+    size: *mut usize,
+) -> CUresult {
+    finish((|| {
+        let record = find(initialised()?, function.0)?;
+        // SAFETY: CUDA's contract is the callee's.
+        unsafe { give_param(&record, index, offset, size) }
+    })())
+}
+
+/// Hands out a name. The record keeps the text; it is leaked so that it outlives the handle, as the driver's does until unload.
+///
+/// # Safety
+/// `name` has room for a pointer.
+pub unsafe fn give_name(record: &FunctionRecord, name: *mut *const c_char) -> CuResult<()> {
+    not_null(name)?;
+    // SAFETY: by this function's contract. The text lives as long as the record, which lives as long as its module: the life
+    // that CUDA promises.
+    unsafe { name.write(record.name.as_ptr()) };
+    Ok(())
+}
+
+/// cuFuncGetName.
+pub unsafe fn cuFuncGetName(name: *mut *const c_char, function: CUfunction) -> CUresult {
+    finish((|| {
+        let record = find(initialised()?, function.0)?;
+        // SAFETY: CUDA's contract is the callee's.
+        unsafe { give_name(&record, name) }
+    })())
+}
+
+/// cuFuncGetModule.
+pub unsafe fn cuFuncGetModule(module: *mut CUmodule, function: CUfunction) -> CUresult {
+    finish((|| {
+        not_null(module)?;
+        let process = initialised()?;
+        let record = process.objects.functions.get(function.0).ok_or(CUresult::INVALID_HANDLE)?;
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { module.write(CUmodule(record.parent)) };
+        Ok(())
+    })())
+}
+
+/// Lays kernel parameters out as the kernel wants them.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE where they are given in both ways or not at all, or the buffer is not the kernel's size.
+///
+/// # Safety
+/// `params` and `extra` are what CUDA's documentation of cuLaunchKernel says.
+pub unsafe fn lay_out(
+    buffer: &mut Vec<u8>,
+    record: &FunctionRecord,
+    params: *const *const u8,
+    extra: *const *const u8,
+) -> CuResult<()> {
+    buffer.clear();
+    buffer.resize(record.param_bytes, 0);
+    if !extra.is_null() {
+        if !params.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // SAFETY: CUDA's contract: pairs of a key and its value up to the end key.
+        let (from, size) = unsafe { parse_extra(extra) }?;
+        if size > record.param_bytes || (from.is_null() && size != 0) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // SAFETY: `size` bytes at `from` by the caller's word, and the buffer has at least as many.
+        unsafe { std::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), size) };
+        return Ok(());
+    }
+    if record.params.is_empty() {
+        return Ok(());
+    }
+    if params.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    for (i, param) in record.params.iter().enumerate() {
+        // SAFETY: CUDA's contract: one pointer per parameter.
+        let from = unsafe { params.add(i).read() };
+        let to = buffer
+            .get_mut(param.offset as usize..)
+            .and_then(|rest| rest.get_mut(..param.size as usize))
+            .ok_or(CUresult::UNKNOWN)?;
+        if from.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // SAFETY: CUDA's contract: as many bytes as the parameter has; `to` is exactly that long.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+    }
+    Ok(())
+}
+
+/// CU_LAUNCH_PARAM_END, _BUFFER_POINTER, _BUFFER_SIZE.
+const PARAM_END: usize = 0;
+const PARAM_BUFFER_POINTER: usize = 1;
+const PARAM_BUFFER_SIZE: usize = 2;
+
+/// # Safety
+/// `extra` is a list of pairs as cuLaunchKernel documents it.
+unsafe fn parse_extra(extra: *const *const u8) -> CuResult<(*const u8, usize)> {
+    let (mut from, mut size) = (std::ptr::null(), 0);
+    // Two keys exist; a list that has not ended after a few pairs is none.
+    for pair in 0..4 {
+        // SAFETY: the list goes on until its end key, by this function's contract.
+        let key = unsafe { extra.add(pair * 2).read() } as usize;
+        if key == PARAM_END {
+            return Ok((from, size));
+        }
+        // SAFETY: every key but the last has a value.
+        let value = unsafe { extra.add(pair * 2 + 1).read() };
+        match key {
+            PARAM_BUFFER_POINTER => from = value,
+            // SAFETY: the value of this key points to a size_t.
+            PARAM_BUFFER_SIZE => size = unsafe { value.cast::<usize>().read() },
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+    }
+    Err(CUresult::INVALID_VALUE)
+}
+
+/// A thread's own copy of what it launches with.
+pub fn params_buffer(state: &mut ThreadState) -> Vec<u8> {
+    std::mem::take(&mut state.params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> FunctionRecord {
+        let info = FunctionInfo { attributes: [7; 16], valid: 0b11, param_bytes: 24 };
+        let params = vec![
+            ParamInfo { offset: 0, size: 4 },
+            ParamInfo { offset: 8, size: 8 },
+            ParamInfo { offset: 16, size: 2 },
+        ];
+        FunctionRecord::new(0, 0, CString::default(), &info, params)
+    }
+
+    #[test]
+    fn parameters_go_where_the_kernel_wants_them() {
+        let (a, b, c) = (1u32, 2u64, 3u16);
+        let pointers = [(&raw const a).cast::<u8>(), (&raw const b).cast(), (&raw const c).cast()];
+        let mut buffer = vec![0xff; 3];
+        // SAFETY: three live parameters, as the record has.
+        unsafe { lay_out(&mut buffer, &record(), pointers.as_ptr(), std::ptr::null()) }.unwrap();
+        let mut expected = [0u8; 24];
+        (expected[0], expected[8], expected[16]) = (1, 2, 3);
+        assert_eq!(buffer, expected);
+    }
+
+    /// A key of the `extra` list, which are small numbers where pointers go.
+    fn key(number: usize) -> *const u8 {
+        std::ptr::without_provenance(number)
+    }
+
+    #[test]
+    fn parameters_as_a_buffer() {
+        let data = [5u8; 24];
+        let size = data.len();
+        let extra = [key(1), data.as_ptr(), key(2), (&raw const size).cast(), std::ptr::null()];
+        let mut buffer = Vec::new();
+        // SAFETY: a well-formed list over live data.
+        unsafe { lay_out(&mut buffer, &record(), std::ptr::null(), extra.as_ptr()) }.unwrap();
+        assert_eq!(buffer, data);
+        let too_long = 25usize;
+        let extra = [key(1), data.as_ptr(), key(2), (&raw const too_long).cast(), std::ptr::null()];
+        // SAFETY: the size is refused before the data is read.
+        let refused = unsafe { lay_out(&mut buffer, &record(), std::ptr::null(), extra.as_ptr()) };
+        assert_eq!(refused, Err(CUresult::INVALID_VALUE));
+    }
+
+    #[test]
+    fn attributes_without_a_value_are_refused() {
+        let r = record();
+        assert_eq!(r.attribute(1), Ok(7));
+        assert_eq!(r.attribute(2), Err(CUresult::INVALID_VALUE));
+        assert_eq!(r.attribute(-1), Err(CUresult::INVALID_VALUE));
+        assert_eq!(r.attribute(99), Err(CUresult::INVALID_VALUE));
+    }
+}

@@ -1,0 +1,310 @@
+//! Pinned host memory. It is ordinary memory of this process, pinned by the kernel module (or made shareable by the local
+//! transport) and mapped in the worker at the same address, so that one pointer means the same on both sides.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::Mutex;
+
+use cuda_api::calls::memory::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUcontext, CUdeviceptr, attribute};
+use cuda_api::{CUresult, CuResult};
+use pci_layout::control::MAP_READ_ONLY;
+use transport::{AreaError, Kind, Region};
+
+use crate::gate;
+use crate::objects::lock;
+use crate::process::{Process, initialised};
+use crate::ranges::{Range, RangeKind};
+
+/// Where memory from cuMemHostAlloc lies: addresses that the worker keeps free for it.
+pub const WINDOW: std::ops::Range<u64> = 0x1000_0000_0000..0x1800_0000_0000;
+const PAGE: u64 = pci_layout::PAGE_BYTES;
+/// Large allocations start where a huge page can.
+const HUGE_PAGE: u64 = 2 << 20;
+
+const HOSTALLOC_FLAGS: u32 = 7;
+const REGISTER_IO_MEMORY: u32 = 4;
+const REGISTER_READ_ONLY: u32 = 8;
+const REGISTER_FLAGS: u32 = 0xf;
+
+/// The window's next free address, and what of it is in use again after a free.
+pub struct PinnedWindow {
+    next: u64,
+    free: BTreeMap<u64, u64>,
+}
+
+impl Default for PinnedWindow {
+    fn default() -> Self {
+        PinnedWindow { next: WINDOW.start, free: BTreeMap::new() }
+    }
+}
+
+impl PinnedWindow {
+    /// Addresses for `len` bytes, a multiple of the page size.
+    fn take(&mut self, len: u64) -> Option<u64> {
+        if let Some((start, size)) = self.free.iter().find(|(_, size)| **size >= len).map(|(a, b)| (*a, *b)) {
+            self.free.remove(&start);
+            if size > len {
+                self.free.insert(start + len, size - len);
+            }
+            return Some(start);
+        }
+        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { PAGE };
+        let start = self.next.checked_next_multiple_of(align)?;
+        // A page between neighbours: running off one end meets a fault, not the other's data.
+        let end = start.checked_add(len)?.checked_add(PAGE)?;
+        if end > WINDOW.end {
+            return None;
+        }
+        self.next = end;
+        Some(start)
+    }
+
+    fn give_back(&mut self, start: u64, len: u64) {
+        self.free.insert(start, len);
+    }
+}
+
+/// The kernel's records of what is pinned, by address.
+static REGIONS: Mutex<BTreeMap<u64, Region>> = Mutex::new(BTreeMap::new());
+
+fn area_failure(error: &AreaError) -> CUresult {
+    match error {
+        AreaError::System(_) => CUresult::OUT_OF_MEMORY,
+        AreaError::ForkedChild => CUresult::NOT_INITIALIZED,
+        _ => CUresult::INVALID_VALUE,
+    }
+}
+
+/// Pins pages, tells the worker, and remembers the range.
+fn pin(
+    process: &Process,
+    start: u64,
+    len: u64,
+    pages: (u64, u64),
+    kind: RangeKind,
+    flags: u32,
+) -> CuResult<()> {
+    let context = crate::context::current()?;
+    let read_only = matches!(kind, RangeKind::HostRegistered(f) if f & REGISTER_READ_ONLY != 0);
+    let map_flags = if read_only { MAP_READ_ONLY } else { 0 };
+    let region = process
+        .session
+        .map_region(pages.0 as usize, pages.1 as usize, map_flags)
+        .map_err(|e| crate::process::control_failure(&e))?;
+    if let Err(error) = gate::call::<row::cuMemHostRegister_v2>((start, len as usize, flags)) {
+        process.session.unmap_region(region).map_err(|e| crate::process::control_failure(&e))?;
+        return Err(error);
+    }
+    lock(&REGIONS).insert(start, region);
+    process.ranges.insert(Range {
+        start,
+        len,
+        kind,
+        context: context.0,
+        device: crate::context::device_of(context)?,
+        id: 0,
+        read_only,
+        owner: 0,
+    });
+    Ok(())
+}
+
+fn unpin(process: &Process, start: u64) -> CuResult<()> {
+    let told = gate::call::<row::cuMemHostUnregister>((start,));
+    let region = lock(&REGIONS).remove(&start);
+    if let Some(region) = region {
+        process.session.unmap_region(region).map_err(|e| crate::process::control_failure(&e))?;
+    }
+    told
+}
+
+fn host_alloc(to: *mut *mut c_void, len: usize, flags: u32) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    not_null(to)?;
+    if flags & !HOSTALLOC_FLAGS != 0 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    crate::context::current()?;
+    if len == 0 {
+        // SAFETY: not NULL; room for a pointer by CUDA's contract.
+        unsafe { to.write(std::ptr::null_mut()) };
+        return Ok(());
+    }
+    let bytes = (len as u64).checked_next_multiple_of(PAGE).ok_or(CUresult::OUT_OF_MEMORY)?;
+    let start = loop {
+        let start = lock(&process.pinned).take(bytes).ok_or(CUresult::OUT_OF_MEMORY)?;
+        match process.session.alloc_shared(start as usize, bytes as usize) {
+            Ok(_) => break start,
+            // Something of the process's own lies there: those addresses are not used again.
+            Err(AreaError::AddressTaken) => {}
+            Err(error) => {
+                lock(&process.pinned).give_back(start, bytes);
+                return Err(area_failure(&error));
+            }
+        }
+    };
+    if let Err(error) = pin(process, start, len as u64, (start, bytes), RangeKind::HostAlloc(flags), flags) {
+        process.session.free_shared(start as usize).map_err(|e| area_failure(&e))?;
+        lock(&process.pinned).give_back(start, bytes);
+        return Err(error);
+    }
+    // SAFETY: not NULL; room for a pointer by CUDA's contract.
+    unsafe { to.write(start as *mut c_void) };
+    Ok(())
+}
+
+/// cuMemHostAlloc.
+pub unsafe fn cuMemHostAlloc(to: *mut *mut c_void, len: usize, flags: u32) -> CUresult {
+    finish(host_alloc(to, len, flags))
+}
+
+/// cuMemAllocHost.
+pub unsafe fn cuMemAllocHost_v2(to: *mut *mut c_void, len: usize) -> CUresult {
+    finish(host_alloc(to, len, 0))
+}
+
+/// cuMemFreeHost.
+pub unsafe fn cuMemFreeHost(p: *mut c_void) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        if p.is_null() {
+            return Ok(());
+        }
+        let start = p as u64;
+        match process.ranges.find(start) {
+            Some(r) if r.start == start && matches!(r.kind, RangeKind::HostAlloc(_)) => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        let range = process.ranges.remove(start).ok_or(CUresult::INVALID_VALUE)?;
+        let told = unpin(process, start);
+        process.session.free_shared(start as usize).map_err(|e| area_failure(&e))?;
+        let bytes = range.len.checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
+        lock(&process.pinned).give_back(start, bytes);
+        told
+    })())
+}
+
+/// cuMemHostRegister.
+pub unsafe fn cuMemHostRegister_v2(p: *mut c_void, len: usize, flags: u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        if p.is_null() || len == 0 || flags & !REGISTER_FLAGS != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let device = crate::context::device_of(crate::context::current()?)?;
+        let supported = process.device(device)?.attribute(attribute::HOST_REGISTER_SUPPORTED) == Ok(1);
+        if !supported || flags & REGISTER_IO_MEMORY != 0 || process.session.kind() == Kind::Local {
+            crate::log::once("cuMemHostRegister", || {
+                "cuMemHostRegister is not supported here: I/O memory, or no kernel module (local transport)"
+                    .into()
+            });
+            return Err(CUresult::NOT_SUPPORTED);
+        }
+        let start = p as u64;
+        let first = start / PAGE * PAGE;
+        let end = start
+            .checked_add(len as u64)
+            .and_then(|e| e.checked_next_multiple_of(PAGE))
+            .ok_or(CUresult::INVALID_VALUE)?;
+        if process.ranges.overlaps(first, end - first) {
+            return Err(CUresult::HOST_MEMORY_ALREADY_REGISTERED);
+        }
+        // A child must not get copies of pinned pages: the parent would be the one that loses them.
+        // SAFETY: the advice changes what fork does and nothing else.
+        unsafe { libc::madvise(first as *mut c_void, (end - first) as usize, libc::MADV_DONTFORK) };
+        let pinned =
+            pin(process, start, len as u64, (first, end - first), RangeKind::HostRegistered(flags), flags);
+        if pinned.is_err() {
+            // SAFETY: as above.
+            unsafe { libc::madvise(first as *mut c_void, (end - first) as usize, libc::MADV_DOFORK) };
+        }
+        pinned
+    })())
+}
+
+/// cuMemHostUnregister.
+pub unsafe fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        let start = p as u64;
+        match process.ranges.find(start) {
+            Some(r) if r.start == start && matches!(r.kind, RangeKind::HostRegistered(_)) => {}
+            _ => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
+        }
+        let range = process.ranges.remove(start).ok_or(CUresult::HOST_MEMORY_NOT_REGISTERED)?;
+        let told = unpin(process, start);
+        let first = start / PAGE * PAGE;
+        let end = (start + range.len).checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
+        // SAFETY: the advice changes what fork does and nothing else.
+        unsafe { libc::madvise(first as *mut c_void, (end - first) as usize, libc::MADV_DOFORK) };
+        told
+    })())
+}
+
+/// cuMemHostGetDevicePointer: the address is the same.
+pub unsafe fn cuMemHostGetDevicePointer_v2(dptr: *mut CUdeviceptr, p: *mut c_void, flags: u32) -> CUresult {
+    finish((|| {
+        not_null(dptr)?;
+        if flags != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        match initialised()?.ranges.find(p as u64) {
+            Some(r) if r.kind.is_host() => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        // SAFETY: not NULL; room for an address by CUDA's contract.
+        unsafe { dptr.write(p as u64) };
+        Ok(())
+    })())
+}
+
+/// cuMemHostGetFlags.
+pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
+    finish((|| {
+        not_null(flags)?;
+        let value = match initialised()?.ranges.find(p as u64).map(|r| r.kind) {
+            // Under unified addressing all of it is portable and mapped.
+            Some(RangeKind::HostAlloc(f)) => f | 3,
+            _ => return Err(CUresult::INVALID_VALUE),
+        };
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { flags.write(value) };
+        Ok(())
+    })())
+}
+
+/// A context's pinned memory goes with it; the caller's own pages stay the caller's.
+pub fn context_destroyed(process: &Process, ctx: CUcontext) {
+    for range in process.ranges.remove_where(|r| r.context == ctx.0 && r.kind.is_host()) {
+        // The session may be ending: what cannot be given back now ends with it.
+        let told = unpin(process, range.start);
+        if let (Ok(()), RangeKind::HostAlloc(_)) = (told, range.kind)
+            && process.session.free_shared(range.start as usize).is_ok()
+            && let Some(bytes) = range.len.checked_next_multiple_of(PAGE)
+        {
+            lock(&process.pinned).give_back(range.start, bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_gives_each_address_once() {
+        let mut window = PinnedWindow::default();
+        let a = window.take(PAGE).unwrap();
+        let b = window.take(4 * PAGE).unwrap();
+        assert!(a + PAGE < b);
+        assert_eq!(window.take(HUGE_PAGE).unwrap() % HUGE_PAGE, 0);
+        window.give_back(b, 4 * PAGE);
+        assert_eq!(window.take(2 * PAGE).unwrap(), b);
+        assert_eq!(window.take(2 * PAGE).unwrap(), b + 2 * PAGE);
+        assert!(window.take(u64::MAX / 2).is_none());
+    }
+}

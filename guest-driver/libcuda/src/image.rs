@@ -1,0 +1,316 @@
+//! Module images: how long they are (the caller never says), and how they get to the worker.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cuda_api::calls::entry::row;
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate;
+
+/// Images longer than this are refused: the worker would refuse them too.
+const IMAGE_BYTES_MAX: usize = 512 << 20;
+
+const FATBIN_WRAPPER_MAGIC: u32 = 0x4662_43b1;
+const FATBIN_MAGIC: u32 = 0xba55_ed50;
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// The wrapper that nvcc's object code registers (`__fatBinC_Wrapper_t`).
+#[repr(C)]
+struct FatbinWrapper {
+    magic: u32,
+    version: u32,
+    data: *const u8,
+    /// A file name or, in version 2, a list of images linked beforehand.
+    extra: *const *const u8,
+}
+
+/// The header of a fatbin.
+#[repr(C)]
+struct FatbinHeader {
+    magic: u32,
+    version: u16,
+    header_bytes: u16,
+    payload_bytes: u64,
+}
+
+/// # Safety
+/// `at` points to a fatbin.
+unsafe fn fatbin_len(at: *const u8) -> CuResult<usize> {
+    // SAFETY: a fatbin starts with its header.
+    let header = unsafe { at.cast::<FatbinHeader>().read_unaligned() };
+    usize::try_from(header.payload_bytes)
+        .ok()
+        .and_then(|payload| payload.checked_add(header.header_bytes as usize))
+        .filter(|len| *len <= IMAGE_BYTES_MAX)
+        .ok_or(CUresult::INVALID_IMAGE)
+}
+
+/// # Safety
+/// `at` points to an ELF file whose headers are right about its extent.
+unsafe fn elf_len(at: *const u8) -> CuResult<usize> {
+    let read = |offset: u64, bytes: usize| -> u64 {
+        let mut word = [0u8; 8];
+        // SAFETY: the offsets lie in the file header or in tables that the header announces.
+        unsafe { std::ptr::copy_nonoverlapping(at.wrapping_add(offset as usize), word.as_mut_ptr(), bytes) };
+        u64::from_le_bytes(word)
+    };
+    // The file header of ELF64: program and section header tables.
+    let (phoff, shoff) = (read(0x20, 8), read(0x28, 8));
+    let (phentsize, phnum) = (read(0x36, 2), read(0x38, 2));
+    let (shentsize, shnum) = (read(0x3a, 2), read(0x3c, 2));
+    let (mut end, fits) = (0x40u64, |e: u64| e <= IMAGE_BYTES_MAX as u64);
+    for (table, size, count) in [(phoff, phentsize, phnum), (shoff, shentsize, shnum)] {
+        if count != 0 {
+            let table_end =
+                table.checked_add(size * count).filter(|e| fits(*e)).ok_or(CUresult::INVALID_IMAGE)?;
+            end = end.max(table_end);
+        }
+    }
+    const SHT_NOBITS: u64 = 8;
+    for i in 0..shnum {
+        let header = shoff + i * shentsize;
+        if read(header + 4, 4) != SHT_NOBITS {
+            let extent = read(header + 0x18, 8).checked_add(read(header + 0x20, 8));
+            end = end.max(extent.filter(|e| fits(*e)).ok_or(CUresult::INVALID_IMAGE)?);
+        }
+    }
+    for i in 0..phnum {
+        let header = phoff + i * phentsize;
+        let extent = read(header + 8, 8).checked_add(read(header + 0x20, 8));
+        end = end.max(extent.filter(|e| fits(*e)).ok_or(CUresult::INVALID_IMAGE)?);
+    }
+    usize::try_from(end).map_err(|_| CUresult::INVALID_IMAGE)
+}
+
+/// The image that a load call names, as its bytes.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_IMAGE where it is of no known kind; CUDA_ERROR_NOT_SUPPORTED for code linked beforehand.
+///
+/// # Safety
+/// `image` is NULL or what CUDA's documentation of cuModuleLoadData and cuLibraryLoadData asks for; the bytes live until the
+/// caller's call returns.
+pub unsafe fn bytes_of<'a>(image: *const c_void) -> CuResult<&'a [u8]> {
+    if image.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    let mut at = image.cast::<u8>();
+    // SAFETY: every kind of image has at least four bytes (the shortest PTX is longer).
+    let mut magic = unsafe { at.cast::<u32>().read_unaligned() };
+    if magic == FATBIN_WRAPPER_MAGIC {
+        // SAFETY: the magic says that this is a wrapper.
+        let wrapper = unsafe { at.cast::<FatbinWrapper>().read_unaligned() };
+        if wrapper.version == 2 && !wrapper.extra.is_null() {
+            // SAFETY: version 2 has a list that ends with NULL.
+            let first = unsafe { wrapper.extra.read() };
+            if !first.is_null() {
+                crate::log::once("fatbin version 2", || {
+                    "a fatbin with code linked beforehand is not supported".into()
+                });
+                return Err(CUresult::NOT_SUPPORTED);
+            }
+        }
+        at = wrapper.data;
+        if at.is_null() {
+            return Err(CUresult::INVALID_IMAGE);
+        }
+        // SAFETY: a wrapper's data is a fatbin.
+        magic = unsafe { at.cast::<u32>().read_unaligned() };
+        if magic != FATBIN_MAGIC {
+            return Err(CUresult::INVALID_IMAGE);
+        }
+    }
+    let len = if magic == FATBIN_MAGIC {
+        // SAFETY: the magic says that this is a fatbin.
+        unsafe { fatbin_len(at) }?
+    } else if magic.to_le_bytes() == ELF_MAGIC {
+        // SAFETY: the magic says that this is an ELF file.
+        unsafe { elf_len(at) }?
+    } else {
+        // SAFETY: what remains is text, which ends with NUL.
+        let text = unsafe { CStr::from_ptr(at.cast::<c_char>()) }.to_bytes_with_nul();
+        if !is_ptx(text) {
+            return Err(CUresult::INVALID_IMAGE);
+        }
+        text.len()
+    };
+    if len > IMAGE_BYTES_MAX {
+        return Err(CUresult::INVALID_IMAGE);
+    }
+    // SAFETY: the image's own headers, or its NUL, give its extent.
+    Ok(unsafe { std::slice::from_raw_parts(at, len) })
+}
+
+/// Text that can be PTX: it begins with a directive or a comment.
+fn is_ptx(text: &[u8]) -> bool {
+    let start = text.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(text.len());
+    let rest = &text[start..];
+    rest.starts_with(b".") || rest.starts_with(b"//") || rest.starts_with(b"/*")
+}
+
+/// Reads a file that a load call names.
+///
+/// # Errors
+/// CUDA_ERROR_FILE_NOT_FOUND.
+///
+/// # Safety
+/// `name` is NULL or a NUL-terminated string.
+pub unsafe fn read_file(name: *const c_char) -> CuResult<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    if name.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    // SAFETY: NUL-terminated by this function's contract.
+    let path = std::ffi::OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes());
+    let mut bytes = std::fs::read(path).map_err(|_| CUresult::FILE_NOT_FOUND)?;
+    // PTX ends with NUL.
+    bytes.extend_from_slice(&[0; 8]);
+    Ok(bytes)
+}
+
+/// Sends an image; the load that follows on this thread names it by the number that comes back.
+///
+/// # Errors
+/// The transport's.
+pub fn send(image: &[u8]) -> CuResult<u64> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    gate::with_ring(|process, lane| {
+        process.alive()?;
+        // SAFETY: the slice's own bytes.
+        unsafe {
+            lane.send_bytes(image.as_ptr(), image.len(), |lane, at, bytes, bulk| {
+                lane.post::<row::vgpuImageData>(&(number, at as u64, image.len() as u64, bytes), bulk)
+            })
+        }
+    })?;
+    Ok(number)
+}
+
+/// The JIT options of a load call, sorted into what travels and what comes back.
+#[derive(Default)]
+pub struct JitOptions {
+    /// Pairs of option and value for the worker.
+    pub travelling: Vec<u8>,
+    info: Option<(*mut u8, usize, *mut *mut c_void)>,
+    error: Option<(*mut u8, usize, *mut *mut c_void)>,
+    wall_time: Option<*mut *mut c_void>,
+}
+
+impl JitOptions {
+    /// Reads a load call's options.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE for NULL arrays; CUDA_ERROR_NOT_SUPPORTED for options that name host memory in other ways.
+    ///
+    /// # Safety
+    /// The arrays have `count` elements, as CUDA's documentation of the load calls says.
+    pub unsafe fn read(count: u32, options: *const u32, values: *mut *mut c_void) -> CuResult<Self> {
+        let mut read = JitOptions::default();
+        if count == 0 {
+            return Ok(read);
+        }
+        if options.is_null() || values.is_null() || count > 64 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let (mut info, mut error) = ((std::ptr::null_mut(), None), (std::ptr::null_mut(), None));
+        for i in 0..count as usize {
+            // SAFETY: i < count.
+            let (option, place) = unsafe { (options.add(i).read(), values.add(i)) };
+            // SAFETY: as above.
+            let value = unsafe { place.read() };
+            match option {
+                2 => read.wall_time = Some(place),
+                3 => info.0 = value.cast::<u8>(),
+                4 => info.1 = Some((value as usize, place)),
+                5 => error.0 = value.cast::<u8>(),
+                6 => error.1 = Some((value as usize, place)),
+                17..=19 | 25..=28 => {
+                    crate::log::once("JIT symbol options", || {
+                        format!("JIT option {option} is not supported")
+                    });
+                    return Err(CUresult::NOT_SUPPORTED);
+                }
+                _ => {
+                    read.travelling.extend_from_slice(&u64::from(option).to_le_bytes());
+                    // Values are pointer-sized words of which a 32-bit option uses the low half.
+                    read.travelling.extend_from_slice(&(value as u64).to_le_bytes());
+                }
+            }
+        }
+        let buffer = |(at, size): (*mut u8, Option<(usize, *mut *mut c_void)>)| {
+            size.filter(|_| !at.is_null()).map(|(size, place)| (at, size, place))
+        };
+        (read.info, read.error) = (buffer(info), buffer(error));
+        Ok(read)
+    }
+
+    /// Room for the two logs, in bytes.
+    pub fn rooms(&self) -> (u32, u32) {
+        let room = |b: &Option<(*mut u8, usize, _)>| b.map_or(0, |(_, size, _)| size.min(16 * 1024) as u32);
+        (room(&self.info), room(&self.error))
+    }
+
+    /// Gives the caller what came back.
+    pub fn finish(&self, info_log: &[u8], error_log: &[u8]) {
+        for (buffer, log) in [(&self.info, info_log), (&self.error, error_log)] {
+            if let Some((at, size, place)) = *buffer
+                && size != 0
+            {
+                let count = log.len().min(size - 1);
+                // SAFETY: the caller's buffer has `size` bytes; the size word is the caller's array element.
+                unsafe {
+                    at.copy_from_nonoverlapping(log.as_ptr(), count);
+                    at.add(count).write(0);
+                    place.write(count as *mut c_void);
+                }
+            }
+        }
+        if let Some(place) = self.wall_time {
+            // SAFETY: the caller's array element, of which the option uses a float. The time is not known here: 0.
+            unsafe { place.cast::<f32>().write(0.0) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The image at a pointer.
+    fn at(image: *const c_void) -> CuResult<&'static [u8]> {
+        // SAFETY: the tests below pass NULL or live images, and use the bytes while those live.
+        unsafe { bytes_of(image) }
+    }
+
+    #[test]
+    fn kinds_of_images() {
+        let ptx = c"\n// x\n.version 8.0\n";
+        assert_eq!(at(ptx.as_ptr().cast()).unwrap(), ptx.to_bytes_with_nul());
+        let mut fatbin = vec![0u8; 16 + 40];
+        fatbin[..4].copy_from_slice(&FATBIN_MAGIC.to_le_bytes());
+        fatbin[6] = 16;
+        fatbin[8] = 40;
+        assert_eq!(at(fatbin.as_ptr().cast()).unwrap(), fatbin);
+        let wrapper = FatbinWrapper {
+            magic: FATBIN_WRAPPER_MAGIC,
+            version: 1,
+            data: fatbin.as_ptr(),
+            extra: std::ptr::null(),
+        };
+        assert_eq!(at((&raw const wrapper).cast()).unwrap(), fatbin);
+        assert_eq!(at(c"garbage".as_ptr().cast()).unwrap_err(), CUresult::INVALID_IMAGE);
+        assert_eq!(at(std::ptr::null()).unwrap_err(), CUresult::INVALID_VALUE);
+        fatbin[15] = 0x7f;
+        assert_eq!(at(fatbin.as_ptr().cast()).unwrap_err(), CUresult::INVALID_IMAGE);
+    }
+
+    #[test]
+    fn an_elf_file_is_as_long_as_its_last_part() {
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        // SAFETY: a whole ELF file.
+        let found = unsafe { bytes_of(program.as_ptr().cast()) }.unwrap();
+        assert!(found.len() <= program.len() && found.len() > program.len() / 2);
+    }
+}

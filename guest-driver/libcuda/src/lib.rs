@@ -1,0 +1,67 @@
+//! `libcuda.so.1`: the CUDA driver library of a VM that has no GPU. Programs and NVIDIA's own libraries link or dlopen it by its
+//! ordinary name; it answers what the guest can know and forwards the rest through the session's rings.
+//!
+//! What it is not: it never executes GPU code, keeps no copy of device memory, and decides nothing about who may use the
+//! GPU. It trusts the application as CUDA does, and the host's replies only as far as they cannot hurt this process.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`exports`] | every symbol of driver 580, made from the call table |
+//! | [`process`] | the process's session, devices, object tables; fork and exit |
+//! | [`thread`] | the calling thread's ring and stack of contexts |
+//! | [`gate`] | how a row's frame gets onto the ring and its reply back |
+//! | [`objects`], [`ranges`] | what is alive: handles, and addresses with what they are |
+//! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
+//!
+//! Invariants
+//! - No call panics across the C boundary, prints to stdout, or starts a thread of its own.
+//! - A call is posted only where everything that the driver would refuse at once has been checked here.
+//! - In a forked child every call answers CUDA_ERROR_NOT_INITIALIZED; nothing of the parent's session is touched.
+//! - At process exit a call may come after everything else is gone: it answers CUDA_ERROR_DEINITIALIZED.
+//! - Lock order: `context` → `module`/`library` → `objects` → `ranges`; no lock is held while a frame waits for its reply,
+//!   except a context's own creation lock.
+//!
+//! Settings (environment): `VGPU_TRANSPORT`, `VGPU_SOCKET` (see the `transport` crate), `VGPU_STRICT=1` (every call waits),
+//! `VGPU_LOG=1` (what is refused or goes wrong, on stderr, once per name; unset: only refusals are counted).
+
+#![allow(non_snake_case, reason = "entry points and their halves have CUDA's names")]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "each half's contract is CUDA's own with the caller of that function"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "addresses and lengths: u64 and usize are the same here, see below"
+)]
+
+const _: () =
+    assert!(size_of::<usize>() == size_of::<u64>(), "CUDA's driver library exists for 64-bit machines only");
+
+pub mod capture;
+pub mod cls;
+pub mod context;
+pub mod copy;
+pub mod device;
+pub mod entry;
+pub mod export_table;
+pub mod exports;
+pub mod function;
+pub mod gate;
+pub mod host_memory;
+pub mod image;
+pub mod integrity;
+pub mod launch;
+pub mod library;
+pub mod log;
+pub mod memory;
+pub mod module;
+pub mod objects;
+pub mod pointer;
+pub mod proc_address;
+pub mod process;
+pub mod ranges;
+pub mod reserve;
+pub mod stream;
+pub mod tensor_map;
+pub mod thread;
+pub mod virtual_memory;

@@ -1,0 +1,116 @@
+//! Device memory. An address that the worker gives is reserved in this process; where something of the process's own lies there,
+//! the worker is asked for another before the clashing one is freed.
+
+use cuda_api::calls::memory::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::CUdeviceptr;
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate;
+use crate::process::{Process, initialised};
+use crate::ranges::{Range, RangeKind};
+
+/// How often another address is asked for before the allocation fails.
+const CLASHES_MAX: usize = 16;
+/// The pitch's granularity in bytes, as on every GPU of the last decade.
+const PITCH_BYTES: usize = 512;
+
+fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
+    process.alive()?;
+    if len == 0 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    let context = crate::context::current()?;
+    let mut avoid = Vec::new();
+    let mut clashing = Vec::new();
+    let outcome = loop {
+        let at = match gate::call::<row::cuMemAlloc_v2>((len, &avoid)) {
+            Ok(at) => at,
+            Err(error) => break Err(error),
+        };
+        if process.reservations.hold(at, len as u64).is_ok() {
+            break Ok(at);
+        }
+        clashing.push(at);
+        avoid.extend_from_slice(&at.to_le_bytes());
+        avoid.extend_from_slice(&(len as u64).to_le_bytes());
+        if clashing.len() == CLASHES_MAX {
+            crate::log::say(|| format!("no {len} bytes of addresses that are free here and on the device"));
+            break Err(CUresult::OUT_OF_MEMORY);
+        }
+    };
+    for at in clashing {
+        gate::call::<row::cuMemFree_v2>((at,))?;
+    }
+    let at = outcome?;
+    process.ranges.insert(Range {
+        start: at,
+        len: len as u64,
+        kind: RangeKind::Device,
+        context: context.0,
+        device: crate::context::device_of(context)?,
+        id: 0,
+        read_only: false,
+        owner: 0,
+    });
+    Ok(at)
+}
+
+/// cuMemAlloc.
+pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, len: usize) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        not_null(dptr)?;
+        let at = allocate(process, len)?;
+        // SAFETY: not NULL; room for an address by CUDA's contract.
+        unsafe { dptr.write(at) };
+        Ok(())
+    })())
+}
+
+/// cuMemAllocPitch.
+pub unsafe fn cuMemAllocPitch_v2(
+    dptr: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element_bytes: u32,
+) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        not_null(dptr)?;
+        not_null(pitch)?;
+        if !matches!(element_bytes, 4 | 8 | 16) || width == 0 || height == 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let row = width.checked_next_multiple_of(PITCH_BYTES).ok_or(CUresult::INVALID_VALUE)?;
+        let at = allocate(process, row.checked_mul(height).ok_or(CUresult::INVALID_VALUE)?)?;
+        // SAFETY: not NULL; room for a word each by CUDA's contract.
+        unsafe {
+            dptr.write(at);
+            pitch.write(row);
+        }
+        Ok(())
+    })())
+}
+
+/// cuMemFree. The worker frees before the address is given back here: nothing of this process can come to lie there while the
+/// device still uses it.
+pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        if dptr == 0 {
+            return Ok(());
+        }
+        match process.ranges.find(dptr) {
+            Some(r) if r.start == dptr && r.kind == RangeKind::Device => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        // Taken away first: a second free of the same address, from any thread, finds nothing.
+        let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
+        let outcome = gate::call::<row::cuMemFree_v2>((dptr,));
+        process.reservations.release(range.start, range.len);
+        outcome
+    })())
+}

@@ -1,0 +1,254 @@
+//! Modules: the image goes first, the load names it; functions and variables are remembered by name.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::{Arc, Mutex};
+
+use cuda_api::calls::module::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUdeviceptr, CUfunction, CUmodule};
+use cuda_api::{CUresult, CuResult};
+
+use crate::function::FunctionRecord;
+use crate::gate;
+use crate::image::{self, JitOptions};
+use crate::objects::lock;
+use crate::process::{Process, initialised};
+use crate::ranges::{Range, RangeKind};
+
+/// What is known of a module.
+#[derive(Default)]
+pub struct ModuleRecord {
+    /// The context it belongs to.
+    pub context: u64,
+    /// Functions that were asked for: the same name gives the same handle.
+    pub functions: Mutex<HashMap<CString, CUfunction>>,
+    /// Variables that were asked for.
+    pub variables: Mutex<HashMap<CString, (CUdeviceptr, usize)>>,
+}
+
+fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    not_null(to)?;
+    let context = crate::context::current()?.0;
+    let number = image::send(bytes)?;
+    let module =
+        CUmodule(process.objects.modules.insert(ModuleRecord { context, ..ModuleRecord::default() })?);
+    let (info_room, error_room) = options.rooms();
+    let outcome =
+        gate::call::<row::cuModuleLoadDataEx>((module, number, &options.travelling, info_room, error_room))
+            .and_then(|(result, info_log, error_log)| {
+                options.finish(&info_log, &error_log);
+                if result == 0 { Ok(()) } else { Err(CUresult(result)) }
+            });
+    if let Err(error) = outcome {
+        process.objects.modules.remove(module.0);
+        return Err(error);
+    }
+    // SAFETY: not NULL; room for a handle by CUDA's contract.
+    unsafe { to.write(module) };
+    Ok(())
+}
+
+/// cuModuleLoadData.
+pub unsafe fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> CUresult {
+    finish((|| {
+        // SAFETY: CUDA's contract with the caller.
+        let bytes = unsafe { image::bytes_of(image) }?;
+        load(module, bytes, &JitOptions::default())
+    })())
+}
+
+/// cuModuleLoadFatBinary.
+pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, image: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    unsafe { cuModuleLoadData(module, image) }
+}
+
+/// cuModuleLoadDataEx.
+pub unsafe fn cuModuleLoadDataEx(
+    module: *mut CUmodule,
+    image: *const c_void,
+    count: u32,
+    options: *mut u32,
+    values: *mut *mut c_void,
+) -> CUresult {
+    finish((|| {
+        // SAFETY: CUDA's contract with the caller.
+        let (bytes, options) =
+            unsafe { (image::bytes_of(image)?, JitOptions::read(count, options, values)?) };
+        load(module, bytes, &options)
+    })())
+}
+
+/// cuModuleLoad.
+pub unsafe fn cuModuleLoad(module: *mut CUmodule, name: *const c_char) -> CUresult {
+    finish((|| {
+        // SAFETY: CUDA's contract with the caller; the file's bytes end with NULs.
+        let file = unsafe { image::read_file(name) }?;
+        // SAFETY: the file's bytes, in memory.
+        let bytes = unsafe { image::bytes_of(file.as_ptr().cast()) }?;
+        if bytes.len() > file.len() {
+            return Err(CUresult::INVALID_IMAGE);
+        }
+        load(module, bytes, &JitOptions::default())
+    })())
+}
+
+/// A module's or library's variables are gone.
+pub fn forget_variables(process: &Process, owner: u64) {
+    for range in process.ranges.remove_where(|r| r.owner == owner && r.kind == RangeKind::Variable) {
+        process.reservations.release(range.start, range.len);
+    }
+}
+
+/// cuModuleUnload.
+pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        let record = process.objects.modules.remove(module.0).ok_or(CUresult::INVALID_HANDLE)?;
+        for function in lock(&record.functions).values() {
+            process.objects.functions.remove(function.0);
+        }
+        forget_variables(process, module.0);
+        gate::call::<row::cuModuleUnload>((module,))
+    })())
+}
+
+fn record(process: &Process, module: CUmodule) -> CuResult<Arc<ModuleRecord>> {
+    process.objects.modules.get(module.0).ok_or(CUresult::INVALID_HANDLE)
+}
+
+/// cuModuleGetFunction.
+pub unsafe fn cuModuleGetFunction(to: *mut CUfunction, module: CUmodule, name: *const c_char) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(to)?;
+        not_null(name.cast_mut())?;
+        let record = record(process, module)?;
+        // SAFETY: not NULL; NUL-terminated by CUDA's contract.
+        let name = unsafe { CStr::from_ptr(name) };
+        let mut functions = lock(&record.functions);
+        let function = match functions.get(name) {
+            Some(known) => *known,
+            None => {
+                // The handle exists before its record does: the worker is told the name it will go by.
+                let function = new_function(process, record.context, module.0, name, |function| {
+                    gate::call::<row::cuModuleGetFunction>((function, module, name))
+                })?;
+                functions.insert(name.to_owned(), function);
+                function
+            }
+        };
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { to.write(function) };
+        Ok(())
+    })())
+}
+
+/// Names a function, asks the worker about it, and keeps what comes back.
+fn new_function(
+    process: &Process,
+    context: u64,
+    parent: u64,
+    name: &CStr,
+    ask: impl FnOnce(CUfunction) -> CuResult<(cuda_api::types::FunctionInfo, Vec<cuda_api::types::ParamInfo>)>,
+) -> CuResult<CUfunction> {
+    let table = &process.objects.functions;
+    let handle = table.reserve()?;
+    match ask(CUfunction(handle)) {
+        Ok((info, params)) => {
+            table.fill(handle, FunctionRecord::new(context, parent, name.to_owned(), &info, params));
+            Ok(CUfunction(handle))
+        }
+        Err(error) => {
+            table.remove(handle);
+            Err(error)
+        }
+    }
+}
+
+/// Hands a variable's place out.
+///
+/// # Safety
+/// `dptr` and `bytes` have room for a word each, or are NULL.
+pub unsafe fn give_variable(dptr: *mut CUdeviceptr, bytes: *mut usize, (at, len): (CUdeviceptr, usize)) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !dptr.is_null() {
+            dptr.write(at);
+        }
+        if !bytes.is_null() {
+            bytes.write(len);
+        }
+    }
+}
+
+/// A variable's addresses are the device's from now on.
+///
+/// # Errors
+/// CUDA_ERROR_UNKNOWN where this process has memory of its own there: the variable cannot be told from it.
+pub fn remember_variable(process: &Process, context: u64, owner: u64, at: u64, len: usize) -> CuResult<()> {
+    process.reservations.hold(at, len as u64).map_err(|_| {
+        crate::log::say(|| {
+            format!("a module's variable at {at:#x} lies where this process has memory of its own")
+        });
+        CUresult::UNKNOWN
+    })?;
+    let device = process.objects.contexts.get(context).map_or(0, |c| c.device);
+    process.ranges.insert(Range {
+        start: at,
+        len: len as u64,
+        kind: RangeKind::Variable,
+        context,
+        device,
+        id: 0,
+        read_only: false,
+        owner,
+    });
+    Ok(())
+}
+
+/// cuModuleGetGlobal.
+pub unsafe fn cuModuleGetGlobal_v2(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    module: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(name.cast_mut())?;
+        let record = record(process, module)?;
+        // SAFETY: not NULL; NUL-terminated by CUDA's contract.
+        let name = unsafe { CStr::from_ptr(name) };
+        let mut variables = lock(&record.variables);
+        let place = match variables.get(name) {
+            Some(known) => *known,
+            None => {
+                let place = gate::call::<row::cuModuleGetGlobal_v2>((module, name))?;
+                remember_variable(process, record.context, module.0, place.0, place.1)?;
+                variables.insert(name.to_owned(), place);
+                place
+            }
+        };
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { give_variable(dptr, bytes, place) };
+        Ok(())
+    })())
+}
+
+/// cuModuleGetLoadingMode: lazy, the default since CUDA 12.2, unless CUDA_MODULE_LOADING says otherwise.
+pub unsafe fn cuModuleGetLoadingMode(mode: *mut u32) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(mode)?;
+        let eager = std::env::var_os("CUDA_MODULE_LOADING").is_some_and(|v| v == "EAGER");
+        // SAFETY: not NULL; room for an enumerator by CUDA's contract.
+        unsafe { mode.write(if eager { 1 } else { 2 }) };
+        Ok(())
+    })())
+}

@@ -1,0 +1,291 @@
+//! The process: its session, what it knows of the devices, what it has alive.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, OnceLock};
+
+use cuda_api::info::{DeviceInfo, VmInfo};
+use cuda_api::types::CUcontext;
+use cuda_api::{CUresult, CuResult};
+use pci_layout::event::DEATH_SHUTDOWN;
+use pci_layout::regs;
+use transport::{ControlError, Device, Kind, OpenError, OpenParams, Session, SessionState};
+
+use crate::context::Primary;
+use crate::host_memory::PinnedWindow;
+use crate::objects::Objects;
+use crate::ranges::Ranges;
+use crate::reserve::Reservations;
+
+/// Everything that the process shares.
+pub struct Process {
+    /// The session.
+    pub session: Session,
+    /// The devices, as CUDA_VISIBLE_DEVICES leaves them.
+    pub info: VmInfo,
+    /// The host's ordinal of each device.
+    pub host_ordinals: Vec<i32>,
+    /// Live handles.
+    pub objects: Objects,
+    /// Live addresses.
+    pub ranges: Ranges,
+    /// Device addresses that are reserved in this process.
+    pub reservations: Reservations,
+    /// Where pinned memory goes.
+    pub pinned: Mutex<PinnedWindow>,
+    /// The devices' primary contexts.
+    pub primaries: Vec<Primary>,
+    /// VGPU_STRICT=1: every call waits.
+    pub strict: bool,
+}
+
+static PROCESS: OnceLock<Process> = OnceLock::new();
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// This process was forked from one that had called cuInit.
+pub fn is_forked_child() -> bool {
+    transport::is_forked_child()
+}
+
+/// The process, once cuInit has succeeded.
+///
+/// # Errors
+/// CUDA_ERROR_NOT_INITIALIZED before that, and in a forked child.
+#[inline]
+pub fn initialised() -> CuResult<&'static Process> {
+    match PROCESS.get() {
+        Some(process) if !is_forked_child() => Ok(process),
+        _ => Err(CUresult::NOT_INITIALIZED),
+    }
+}
+
+/// Opens the session; the second time it finds it open.
+///
+/// # Errors
+/// What cuInit answers.
+pub fn open() -> CuResult<&'static Process> {
+    if is_forked_child() {
+        return Err(CUresult::NOT_INITIALIZED);
+    }
+    let _opening = crate::objects::lock(&OPENING);
+    if let Some(process) = PROCESS.get() {
+        return Ok(process);
+    }
+    match connect() {
+        Ok(process) => Ok(PROCESS.get_or_init(|| process)),
+        Err(Failure(result, why)) => {
+            crate::log::say(|| format!("cuInit: {why} ({result})"));
+            Err(result)
+        }
+    }
+}
+
+/// Why cuInit failed: what the caller sees and what the log says.
+struct Failure(CUresult, String);
+
+fn open_failure(error: &OpenError) -> Failure {
+    let result = match error {
+        OpenError::NotAnswering(_) | OpenError::Unavailable { .. } => CUresult::SYSTEM_NOT_READY,
+        OpenError::Refused { cuda_result, .. } if *cuda_result != 0 => CUresult(*cuda_result),
+        OpenError::Refused { error, .. } if *error == regs::ERROR_QUARANTINED => CUresult::DEVICE_UNAVAILABLE,
+        OpenError::Refused { .. } => CUresult::SYSTEM_NOT_READY,
+        OpenError::AbiMismatch { .. } | OpenError::FingerprintMismatch => CUresult::SYSTEM_DRIVER_MISMATCH,
+        OpenError::ForkedChild => CUresult::NOT_INITIALIZED,
+        OpenError::Protocol(_) | OpenError::System { .. } => CUresult::UNKNOWN,
+        _ => CUresult::NO_DEVICE,
+    };
+    Failure(result, error.to_string())
+}
+
+fn connect() -> Result<Process, Failure> {
+    let device = Device::open().map_err(|e| open_failure(&e))?;
+    let blob = device.info().map_err(|e| open_failure(&e))?;
+    // The blob is read where its words are aligned.
+    let mut words = vec![0u64; blob.len().div_ceil(8)];
+    let bytes = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
+    bytes[..blob.len()].copy_from_slice(&blob);
+    let mut info = VmInfo::decode(&bytes[..blob.len()])
+        .map_err(|e| Failure(CUresult::SYSTEM_DRIVER_MISMATCH, format!("device information: {e}")))?;
+    let visible = visible_devices(std::env::var_os("CUDA_VISIBLE_DEVICES"), &info.devices);
+    info.devices = visible.iter().map(|i| info.devices[*i].clone()).collect();
+    if info.devices.is_empty() {
+        return Err(Failure(CUresult::NO_DEVICE, "no device is visible".into()));
+    }
+    let kind = device.kind();
+    if kind == Kind::Local {
+        // Foreign memory cannot be shared with the worker without the kernel module.
+        for d in &mut info.devices {
+            if let Some(value) =
+                d.attributes.get_mut(cuda_api::types::attribute::HOST_REGISTER_SUPPORTED as usize)
+            {
+                *value = Ok(0);
+            }
+        }
+    }
+    let session = device
+        .open_session(&OpenParams { fingerprint: cuda_api::fingerprint(), env: &environment() })
+        .map_err(|e| open_failure(&e))?;
+    let objects = Objects::default();
+    let primaries = (0..info.devices.len() as i32)
+        .map(|device| Primary::new(&objects, device))
+        .collect::<CuResult<Vec<_>>>()
+        .map_err(|e| Failure(e, "too many devices".into()))?;
+    Ok(Process {
+        session,
+        host_ordinals: visible.iter().map(|i| *i as i32).collect(),
+        info,
+        objects,
+        ranges: Ranges::default(),
+        reservations: Reservations::default(),
+        pinned: Mutex::new(PinnedWindow::default()),
+        primaries,
+        strict: std::env::var_os("VGPU_STRICT").is_some_and(|v| v == "1"),
+    })
+}
+
+/// The environment that concerns the driver, as it is now: programs set it after they have started. The worker takes an
+/// allowlist of it.
+fn environment() -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let entry = [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat();
+        if name.as_bytes().starts_with(b"CUDA_")
+            && block.len() + entry.len() <= pci_layout::control::ENV_BYTES_MAX as usize
+        {
+            block.extend_from_slice(&entry);
+        }
+    }
+    block
+}
+
+/// Which devices CUDA_VISIBLE_DEVICES leaves: indices or UUID prefixes, up to the first that names nothing (CUDA C
+/// Programming Guide, "CUDA Environment Variables").
+fn visible_devices(setting: Option<OsString>, devices: &[DeviceInfo]) -> Vec<usize> {
+    let Some(setting) = setting else { return (0..devices.len()).collect() };
+    let mut visible = Vec::new();
+    for word in setting.to_string_lossy().split(',') {
+        let word = word.trim();
+        let found = match word.parse::<usize>() {
+            Ok(index) if index < devices.len() => Some(index),
+            Ok(_) => None,
+            Err(_) if word.starts_with("GPU-") => devices.iter().position(|d| {
+                uuid_text(&d.uuid).starts_with(&word.to_ascii_lowercase().replace("gpu-", "GPU-"))
+            }),
+            Err(_) => None,
+        };
+        match found {
+            Some(index) if !visible.contains(&index) => visible.push(index),
+            _ => break,
+        }
+    }
+    visible
+}
+
+/// A UUID as text: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+pub fn uuid_text(uuid: &[u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|b| format!("{b:02x}")).collect();
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// What a dead session answers.
+#[cold]
+pub fn death(reason: u32) -> CUresult {
+    if reason == DEATH_SHUTDOWN { CUresult::SYSTEM_NOT_READY } else { CUresult::UNKNOWN }
+}
+
+/// What a refused control request answers.
+pub fn control_failure(error: &ControlError) -> CUresult {
+    match error {
+        ControlError::Refused { error, cuda_result } => match *error {
+            regs::ERROR_CUDA => CUresult(*cuda_result),
+            regs::ERROR_QUEUE_FULL | regs::ERROR_TOO_LARGE => CUresult::OUT_OF_MEMORY,
+            regs::ERROR_UNSUPPORTED => CUresult::NOT_SUPPORTED,
+            _ => CUresult::INVALID_VALUE,
+        },
+        ControlError::Dead(reason) => death(*reason),
+        ControlError::ForkedChild => CUresult::NOT_INITIALIZED,
+        ControlError::NotShareable => CUresult::NOT_SUPPORTED,
+        ControlError::Exhausted => CUresult::OUT_OF_MEMORY,
+        ControlError::Timeout => CUresult::SYSTEM_NOT_READY,
+        ControlError::Protocol(_) => CUresult::UNKNOWN,
+        ControlError::System { .. } => CUresult::OPERATING_SYSTEM,
+    }
+}
+
+impl Process {
+    /// The session serves and no kernel has faulted.
+    ///
+    /// # Errors
+    /// The sticky error, or what a dead session answers.
+    #[inline]
+    pub fn alive(&self) -> CuResult<()> {
+        match self.session.state() {
+            SessionState::Live => Ok(()),
+            SessionState::Sticky(result) => Err(CUresult(result)),
+            SessionState::Dead(reason) => Err(death(reason)),
+            SessionState::Opening => Err(CUresult::SYSTEM_NOT_READY),
+        }
+    }
+
+    /// The devices that the process sees.
+    pub fn devices(&self) -> &[DeviceInfo] {
+        &self.info.devices
+    }
+
+    /// A device by ordinal.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_DEVICE.
+    pub fn device(&self, ordinal: i32) -> CuResult<&DeviceInfo> {
+        usize::try_from(ordinal).ok().and_then(|i| self.info.devices.get(i)).ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    /// The host's ordinal of a device.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_DEVICE.
+    pub fn host_ordinal(&self, ordinal: i32) -> CuResult<i32> {
+        usize::try_from(ordinal)
+            .ok()
+            .and_then(|i| self.host_ordinals.get(i))
+            .copied()
+            .ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    /// The handle of a device's primary context, without retaining it.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_DEVICE.
+    pub fn primary_context(&self, ordinal: i32) -> CuResult<CUcontext> {
+        usize::try_from(ordinal)
+            .ok()
+            .and_then(|i| self.primaries.get(i))
+            .map(|p| p.handle)
+            .ok_or(CUresult::INVALID_DEVICE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_devices_as_cuda_reads_them() {
+        let device = |n: u8| DeviceInfo {
+            name: String::new(),
+            uuid: [n; 16],
+            total_memory_bytes: 0,
+            attributes: vec![],
+        };
+        let all = [device(1), device(2), device(0xab)];
+        let see = |s: Option<&str>| visible_devices(s.map(OsString::from), &all);
+        assert_eq!(see(None), [0, 1, 2]);
+        assert_eq!(see(Some("")), [] as [usize; 0]);
+        assert_eq!(see(Some("-1")), [] as [usize; 0]);
+        assert_eq!(see(Some("2,0")), [2, 0]);
+        assert_eq!(see(Some("1,7,0")), [1]);
+        assert_eq!(see(Some("1,1")), [1]);
+        assert_eq!(see(Some("GPU-abababab")), [2]);
+        assert_eq!(see(Some("GPU-ff")), [] as [usize; 0]);
+    }
+}

@@ -1,0 +1,109 @@
+//! The calling thread: its ring, its stack of contexts, its capture mode.
+//!
+//! The state hangs on a pthread key and not on Rust's own thread-local destructors: those run for the main thread before
+//! `atexit` handlers, and NVIDIA's runtime calls the driver from such handlers.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+use cuda_api::types::CUcontext;
+use transport::Ring;
+
+/// What belongs to a guest thread.
+pub struct ThreadState {
+    /// The ring, made when first needed.
+    pub ring: Option<Ring>,
+    /// Current contexts, the innermost last.
+    pub contexts: Vec<CUcontext>,
+    /// CUstreamCaptureMode, as cuThreadExchangeStreamCaptureMode left it.
+    pub capture_mode: u32,
+    /// For each slot of the staging buffer, the number of bulk frames after which it is free again.
+    pub staging_slots: [u64; crate::copy::STAGING_SLOTS],
+    /// The staging slot to use next.
+    pub next_slot: usize,
+    /// Room to lay kernel parameters out.
+    pub params: Vec<u8>,
+    /// Dependencies and edges that cuStreamGetCaptureInfo gave out last.
+    pub capture_lists: [Vec<u64>; 2],
+    /// A `_ptds` or `_ptsz` entry point is on the stack: stream 0 means the per-thread default stream.
+    pub per_thread_default: bool,
+    /// The functions launched last, so that a launch takes no lock.
+    pub functions: [Option<crate::function::Remembered>; crate::function::REMEMBERED],
+}
+
+thread_local! {
+    static STATE: Cell<*mut ThreadState> = const { Cell::new(std::ptr::null_mut()) };
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+fn key() -> libc::pthread_key_t {
+    static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
+    *KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: `key` is a valid place for the result; `end` has the signature that pthread wants.
+        unsafe { libc::pthread_key_create(&mut key, Some(end)) };
+        key
+    })
+}
+
+/// A thread has ended: its ring goes back.
+extern "C" fn end(state: *mut c_void) {
+    STATE.set(std::ptr::null_mut());
+    // SAFETY: the key's value is a box that `with` leaked, and pthread hands it over once.
+    let state = unsafe { Box::from_raw(state.cast::<ThreadState>()) };
+    if crate::process::is_forked_child() {
+        // The ring is the parent's; nothing of it is mapped here.
+        std::mem::forget(state);
+    }
+}
+
+/// The calling thread's state. `None` if it is in use already: a call from inside another one (a signal handler).
+pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
+    if BUSY.replace(true) {
+        return None;
+    }
+    let mut state = STATE.get();
+    if state.is_null() {
+        state = Box::into_raw(Box::new(ThreadState {
+            ring: None,
+            contexts: Vec::new(),
+            capture_mode: 0,
+            staging_slots: [0; crate::copy::STAGING_SLOTS],
+            next_slot: 0,
+            params: Vec::new(),
+            capture_lists: [Vec::new(), Vec::new()],
+            per_thread_default: false,
+            functions: [const { None }; crate::function::REMEMBERED],
+        }));
+        STATE.set(state);
+        // SAFETY: the key exists, and the value is the box that `end` takes.
+        unsafe { libc::pthread_setspecific(key(), state.cast()) };
+    }
+    // SAFETY: the box lives until the thread's end, and BUSY makes this the only reference.
+    let result = work(unsafe { &mut *state });
+    BUSY.set(false);
+    Some(result)
+}
+
+/// The calling thread's current context, NULL if it has none.
+pub fn current_context() -> CUcontext {
+    with(|t| t.contexts.last().copied()).flatten().unwrap_or(CUcontext::NULL)
+}
+
+/// Runs a call as its per-thread default stream variant.
+pub fn per_thread_default<R>(call: impl FnOnce() -> R) -> R {
+    let before = with(|t| std::mem::replace(&mut t.per_thread_default, true)).unwrap_or(false);
+    let result = call();
+    with(|t| t.per_thread_default = before);
+    result
+}
+
+/// The stream that a synchronous call of this thread works in.
+pub fn default_stream() -> cuda_api::types::CUstream {
+    if with(|t| t.per_thread_default).unwrap_or(false) {
+        cuda_api::types::STREAM_PER_THREAD
+    } else {
+        cuda_api::types::STREAM_DEFAULT
+    }
+}

@@ -1,0 +1,2 @@
+// Needs vprintf.
+extern "C" __global__ void chatty(const int* p) { printf("%d\n", p[threadIdx.x]); }

@@ -1,0 +1,75 @@
+//! Contexts.
+
+use std::sync::atomic::Ordering;
+
+use cuda_api::CuResult;
+use cuda_api::calls::context::Host;
+use cuda_api::types::*;
+
+use crate::Soft;
+use crate::lock::read;
+use crate::soft::{Thread, contexts_mut};
+
+impl Soft {
+    fn cache_config(config: u32) -> CuResult<u32> {
+        // CUfunc_cache: no preference, shared, L1, equal.
+        if config <= 3 { Ok(config) } else { Err(CUresult::INVALID_VALUE) }
+    }
+
+    /// A preference that nothing here depends on.
+    pub(crate) fn check_cache_config(config: u32) -> CuResult<()> {
+        Self::cache_config(config).map(|_| ())
+    }
+}
+
+impl Host for Soft {
+    fn cuDevicePrimaryCtxRetain(&self, _: &mut Thread, ctx: CUcontext, dev: i32, flags: u32) -> CuResult<()> {
+        contexts_mut(self).retain(ctx, flags, dev, |id| self.device.with_streams(|s| s.add_context(id)))
+    }
+
+    fn cuDevicePrimaryCtxRelease_v2(&self, _: &mut Thread, ctx: CUcontext, dev: i32) -> CuResult<()> {
+        let ended = contexts_mut(self).release(ctx, dev)?;
+        ended.iter().for_each(|context| self.end_context(context));
+        Ok(())
+    }
+
+    fn cuDevicePrimaryCtxReset_v2(&self, _: &mut Thread, ctx: CUcontext, dev: i32) -> CuResult<()> {
+        let ended = contexts_mut(self).reset(ctx, dev)?;
+        ended.iter().for_each(|context| self.end_context(context));
+        Ok(())
+    }
+
+    fn cuCtxCreate_v2(&self, _: &mut Thread, ctx: CUcontext, flags: u32, dev: i32) -> CuResult<()> {
+        contexts_mut(self).create(ctx, flags, dev, |id| self.device.with_streams(|s| s.add_context(id)))
+    }
+
+    fn cuCtxDestroy_v2(&self, _: &mut Thread, ctx: CUcontext) -> CuResult<()> {
+        let ended = contexts_mut(self).destroy(ctx)?;
+        self.end_context(&ended);
+        Ok(())
+    }
+
+    fn cuCtxSynchronize(&self, thread: &mut Thread, ctx: CUcontext) -> CuResult<()> {
+        let id =
+            if ctx.is_null() { self.context(thread)?.id } else { read(&self.contexts).by_handle(ctx)?.id };
+        self.device.wait_idle(Some(id), None).map(|_| ())
+    }
+
+    fn cuCtxGetLimit(&self, thread: &mut Thread, limit: u32) -> CuResult<usize> {
+        self.context(thread)?.limit(limit)
+    }
+
+    fn cuCtxSetLimit(&self, thread: &mut Thread, limit: u32, value: usize) -> CuResult<()> {
+        self.context(thread)?.set_limit(limit, value)
+    }
+
+    fn cuCtxGetCacheConfig(&self, thread: &mut Thread) -> CuResult<u32> {
+        Ok(self.context(thread)?.cache_config.load(Ordering::Relaxed))
+    }
+
+    fn cuCtxSetCacheConfig(&self, thread: &mut Thread, config: u32) -> CuResult<()> {
+        let context = self.context(thread)?;
+        context.cache_config.store(Self::cache_config(config)?, Ordering::Relaxed);
+        Ok(())
+    }
+}

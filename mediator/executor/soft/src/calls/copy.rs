@@ -1,0 +1,294 @@
+//! Copies and fills.
+//!
+//! A copy that waits for its caller takes its turn in the stream and runs on the calling thread, straight between staging
+//! and device memory. One that need not wait is carried out at once where its stream is idle, and is queued with a copy
+//! of the guest's bytes where not.
+
+use cuda_api::CuResult;
+use cuda_api::calls::copy::Host;
+use cuda_api::types::*;
+use cuda_api::wire::{Bulk, Fill, Filled};
+
+use crate::Soft;
+use crate::budget::QUEUED_BYTES_MAX;
+use crate::soft::Thread;
+use crate::streams::StreamId;
+use crate::transfer::{self, Pattern};
+use crate::work::Work;
+
+/// Copies and fills up to this size are carried out by the calling thread where the stream is idle. Bytes.
+const AT_ONCE_BYTES_MAX: u64 = 256 << 10;
+
+/// Where the guest's bytes lie: valid until the call returns.
+fn source(thread: &Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<*const u8> {
+    if bytes.len() != len {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    match bytes {
+        Bulk::Inline(bytes) => Ok(bytes.as_ptr()),
+        Bulk::Staged { offset, len } => {
+            let staging = thread.staging.as_ref().ok_or(CUresult::INVALID_VALUE)?;
+            staging.at(*offset, *len).map(|p| p.cast_const()).ok_or(CUresult::INVALID_VALUE)
+        }
+    }
+}
+
+impl Soft {
+    fn copy_out(&self, thread: &Thread, stream: StreamId, src: u64, len: u64, to: Fill) -> CuResult<Filled> {
+        if to.len() != len {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let mut reply = Vec::new();
+        let place = match to {
+            Fill::Inline { len } => {
+                reply.resize(usize::try_from(len).map_err(|_| CUresult::INVALID_VALUE)?, 0);
+                reply.as_mut_ptr()
+            }
+            Fill::Staged { offset, len } => {
+                let staging = thread.staging.as_ref().ok_or(CUresult::INVALID_VALUE)?;
+                staging.at(offset, len).ok_or(CUresult::INVALID_VALUE)?
+            }
+        };
+        let _turn = self.device.turn(stream)?;
+        // SAFETY: the reply was just sized to `len`; staging's bounds are checked above and its view stays mapped while
+        // the call runs.
+        unsafe { transfer::copy_out(&self.device.memory, place, src, len) }?;
+        Ok(reply)
+    }
+
+    fn copy_within(&self, stream: StreamId, to: u64, from: u64, len: u64) -> CuResult<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        self.device.run(stream, Work::Copy { to, from, len }, len <= AT_ONCE_BYTES_MAX)
+    }
+
+    fn fill(&self, stream: StreamId, fill: transfer::Fill) -> CuResult<()> {
+        fill.check()?;
+        let len = fill.extent()?;
+        if len == 0 || fill.width == 0 {
+            return Ok(());
+        }
+        self.device.run(stream, Work::Fill(fill), len <= AT_ONCE_BYTES_MAX)
+    }
+}
+
+fn row(start: u64, pattern: Pattern, n: usize) -> transfer::Fill {
+    transfer::Fill { start, pitch: 0, pattern, width: n as u64, height: 1 }
+}
+
+fn rows(start: u64, pitch: usize, pattern: Pattern, width: usize, height: usize) -> transfer::Fill {
+    transfer::Fill { start, pitch: pitch as u64, pattern, width: width as u64, height: height as u64 }
+}
+
+impl Host for Soft {
+    fn cuMemcpyHtoD_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        len: usize,
+        bytes: Bulk<'_>,
+    ) -> CuResult<()> {
+        let from = source(thread, &bytes, len as u64)?;
+        let _turn = self.device.turn(self.context(thread)?.legacy)?;
+        // SAFETY: `source` gave `len` bytes that stay readable while the call runs.
+        unsafe { transfer::copy_in(&self.device.memory, dst, from, len as u64) }
+    }
+
+    fn cuMemcpyDtoH_v2(
+        &self,
+        thread: &mut Thread,
+        src: CUdeviceptr,
+        len: usize,
+        to: Fill,
+    ) -> CuResult<Filled> {
+        let stream = self.context(thread)?.legacy;
+        self.copy_out(thread, stream, src, len as u64, to)
+    }
+
+    fn cuMemcpyDtoD_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        src: CUdeviceptr,
+        n: usize,
+    ) -> CuResult<()> {
+        self.copy_within(self.context(thread)?.legacy, dst, src, n as u64)
+    }
+
+    fn cuMemcpyHtoDAsync_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        len: usize,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let (stream, _) = self.stream(thread, stream)?;
+        let from = source(thread, &bytes, len as u64)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if len as u64 > QUEUED_BYTES_MAX {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        if let Some(_turn) = self.device.begin(stream) {
+            // SAFETY: `source` gave `len` bytes that stay readable while the call runs.
+            return unsafe { transfer::copy_in(&self.device.memory, dst, from, len as u64) };
+        }
+        let lost = || self.device.alive().is_err();
+        let hold = self.device.queued.take(len as u64, lost).ok_or(CUresult::OUT_OF_MEMORY)?;
+        let mut copy = Vec::with_capacity(len);
+        // SAFETY: room for `len` bytes was just reserved, `source` gave as many; bytes are initialised by the copy. The
+        // source may change meanwhile, which leaves unspecified bytes, not uninitialised ones.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), len);
+            copy.set_len(len);
+        }
+        self.device.submit(stream, Work::CopyIn { to: dst, bytes: copy.into_boxed_slice(), hold }, &[])?;
+        Ok(())
+    }
+
+    fn cuMemcpyDtoHAsync_v2(
+        &self,
+        thread: &mut Thread,
+        src: CUdeviceptr,
+        len: usize,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        let (stream, _) = self.stream(thread, stream)?;
+        self.copy_out(thread, stream, src, len as u64, to)
+    }
+
+    fn cuMemcpyDtoDAsync_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        src: CUdeviceptr,
+        n: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
+    }
+
+    fn cuMemsetD8_v2(&self, thread: &mut Thread, dst: CUdeviceptr, value: u8, n: usize) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, row(dst, Pattern::Bytes(value), n))
+    }
+
+    fn cuMemsetD16_v2(&self, thread: &mut Thread, dst: CUdeviceptr, value: u16, n: usize) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, row(dst, Pattern::Halves(value), n))
+    }
+
+    fn cuMemsetD32_v2(&self, thread: &mut Thread, dst: CUdeviceptr, value: u32, n: usize) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, row(dst, Pattern::Words(value), n))
+    }
+
+    fn cuMemsetD8Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        value: u8,
+        n: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, row(dst, Pattern::Bytes(value), n))
+    }
+
+    fn cuMemsetD16Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        value: u16,
+        n: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, row(dst, Pattern::Halves(value), n))
+    }
+
+    fn cuMemsetD32Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        value: u32,
+        n: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, row(dst, Pattern::Words(value), n))
+    }
+
+    fn cuMemsetD2D8_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u8,
+        width: usize,
+        height: usize,
+    ) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, rows(dst, pitch, Pattern::Bytes(value), width, height))
+    }
+
+    fn cuMemsetD2D16_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u16,
+        width: usize,
+        height: usize,
+    ) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, rows(dst, pitch, Pattern::Halves(value), width, height))
+    }
+
+    fn cuMemsetD2D32_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u32,
+        width: usize,
+        height: usize,
+    ) -> CuResult<()> {
+        self.fill(self.context(thread)?.legacy, rows(dst, pitch, Pattern::Words(value), width, height))
+    }
+
+    fn cuMemsetD2D8Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u8,
+        width: usize,
+        height: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, rows(dst, pitch, Pattern::Bytes(value), width, height))
+    }
+
+    fn cuMemsetD2D16Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u16,
+        width: usize,
+        height: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, rows(dst, pitch, Pattern::Halves(value), width, height))
+    }
+
+    fn cuMemsetD2D32Async(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        pitch: usize,
+        value: u32,
+        width: usize,
+        height: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.fill(self.stream(thread, stream)?.0, rows(dst, pitch, Pattern::Words(value), width, height))
+    }
+}

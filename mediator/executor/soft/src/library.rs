@@ -1,0 +1,90 @@
+//! Modules, libraries and what they hold.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cuda_api::CuResult;
+use cuda_api::types::CUresult;
+
+use crate::budget::Hold;
+use crate::device::Device;
+use crate::kernel::Kernel;
+use crate::lock::lock;
+use crate::program::{Program, Refusal, parse};
+
+/// A loaded text: its kernels, and one program per context that uses it.
+pub(crate) struct Library {
+    text: String,
+    /// Returns the text's bytes to the budget.
+    _hold: Hold,
+    kernels: HashMap<String, Arc<Kernel>>,
+    /// The text as first read, for the first context that asks.
+    first: Mutex<Option<ptx::Module>>,
+    programs: Mutex<HashMap<u32, Arc<Program>>>,
+}
+
+/// A module: a library in one context, or a handle to it that cuLibraryGetModule gave.
+pub(crate) struct Module {
+    pub(crate) library: Arc<Library>,
+    pub(crate) context: u32,
+    /// It goes with its library only.
+    pub(crate) borrowed: bool,
+}
+
+/// A function of a module, or a kernel of a library: which context's is known at the launch.
+pub(crate) struct Function {
+    pub(crate) library: Arc<Library>,
+    pub(crate) kernel: Arc<Kernel>,
+    /// The context that it belongs to; none for a kernel.
+    pub(crate) context: Option<u32>,
+}
+
+impl Library {
+    pub(crate) fn read(device: &Device, text: String) -> Result<Arc<Self>, Refusal> {
+        let hold = device.texts.take(text.len() as u64, || true).ok_or(CUresult::OUT_OF_MEMORY)?;
+        let module = parse(&text)?;
+        let kernels = Kernel::all(&module).into_iter().map(|k| (k.name.clone(), k)).collect();
+        Ok(Arc::new(Library {
+            text,
+            _hold: hold,
+            kernels,
+            first: Mutex::new(Some(module)),
+            programs: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn kernel(&self, name: &str) -> CuResult<Arc<Kernel>> {
+        self.kernels.get(name).cloned().ok_or(CUresult::NOT_FOUND)
+    }
+
+    pub(crate) fn kernel_count(&self) -> u32 {
+        u32::try_from(self.kernels.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The program in a context, loaded there where it is not yet.
+    pub(crate) fn program(&self, device: &Device, context: u32) -> Result<Arc<Program>, Refusal> {
+        let mut programs = lock(&self.programs);
+        if let Some(program) = programs.get(&context) {
+            return Ok(program.clone());
+        }
+        let module = match lock(&self.first).take() {
+            Some(module) => module,
+            None => parse(&self.text)?,
+        };
+        let program = Program::load(device, context, module)?;
+        programs.insert(context, program.clone());
+        Ok(program)
+    }
+
+    /// The context is gone, its variables with it.
+    pub(crate) fn forget(&self, context: u32) {
+        lock(&self.programs).remove(&context);
+    }
+
+    /// Frees the variables in every context. Their work is done (the caller has waited).
+    pub(crate) fn unload(&self, device: &Device) {
+        for (_, program) in std::mem::take(&mut *lock(&self.programs)) {
+            program.unload(device);
+        }
+    }
+}

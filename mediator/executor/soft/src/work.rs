@@ -1,0 +1,43 @@
+//! What an operation of a stream does.
+
+use std::sync::Arc;
+
+use crate::budget::Hold;
+use crate::gate::{Gate, Mark};
+use crate::program::Launch;
+use crate::transfer::{Fill, Until, Word};
+
+/// A wait for a word in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitValue {
+    pub(crate) address: u64,
+    pub(crate) word: Word,
+    pub(crate) until: Until,
+}
+
+/// An operation.
+pub(crate) enum Work {
+    /// Nothing by itself: what it waits for counts.
+    Nothing,
+    /// An event.
+    Mark(Arc<Mark>),
+    /// A host thread's turn; it carries the operation out itself.
+    Turn(Arc<Gate>),
+    /// A kernel.
+    Kernel(Box<Launch>),
+    /// Bytes of the guest, copied when the call was made.
+    CopyIn {
+        to: u64,
+        bytes: Box<[u8]>,
+        /// Returns the bytes to the budget.
+        hold: Hold,
+    },
+    /// A copy between device addresses.
+    Copy { to: u64, from: u64, len: u64 },
+    /// A fill.
+    Fill(Fill),
+    /// Stores a word.
+    WriteValue { address: u64, word: Word },
+    /// Waits for a word.
+    WaitValue(WaitValue),
+}

@@ -1,0 +1,97 @@
+//! What a worker asks of the code that understands calls.
+
+use std::ptr::NonNull;
+use std::time::Duration;
+
+/// A call as it came out of a ring: copied out of guest memory once, so nothing about it can change any more.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// Wire id of the call.
+    pub call: u32,
+    /// `FRAME_` bits of the ring's frame header.
+    pub flags: u32,
+    /// Guest handle number of the context current in the calling thread, 0 = none.
+    pub context: u32,
+    /// Process-wide number that orders calls across threads.
+    pub ticket: u64,
+    /// The call's arguments, still to be decoded and distrusted.
+    pub args: &'a [u8],
+}
+
+/// A ring's staging buffer: memory that the guest writes and reads at any time.
+///
+/// It is handed out as an address and a length, never as a slice: the bytes behind a Rust reference must not change.
+#[derive(Debug, Clone, Copy)]
+pub struct StagingMemory {
+    address: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: an address and a length; the mapping behind them lives until the ring's own thread, the only one that gets
+// them from us, has ended. Whoever reads or writes through them does so under rules of its own.
+unsafe impl Send for StagingMemory {}
+
+impl StagingMemory {
+    pub(crate) fn new(address: NonNull<u8>, len: usize) -> Self {
+        Self { address, len }
+    }
+
+    /// First byte of the buffer, page aligned.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.address.as_ptr()
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a staging buffer has at least a page.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The guest sent something that no correct libcuda sends. Ends the session; the text goes to the daemon's log.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed: {0}")]
+pub struct Malformed(pub String);
+
+/// Carries calls out. One per worker process, shared by its ring threads.
+pub trait CallHandler: Send + Sync + 'static {
+    /// State of one guest thread: its current context, its capture mode.
+    type Thread: Send;
+
+    /// Makes the state of ring `ring`; called on the ring's own host thread.
+    fn ring_thread(&self, ring: u32) -> Self::Thread;
+
+    /// Carries a call out and answers its CUresult. `reply` comes empty; at most
+    /// [`pci_layout::ring::REPLY_AREA_BYTES`] may be put into it, and only a frame with `FRAME_WAIT` has a reader for it.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the frame is none that libcuda would send: the session ends.
+    fn call(
+        &self,
+        thread: &mut Self::Thread,
+        frame: Frame<'_>,
+        staging: Option<StagingMemory>,
+        reply: &mut Vec<u8>,
+    ) -> Result<u32, Malformed>;
+
+    /// Whether `frame` may be carried out although every frame in `blocked`, posted earlier by other threads, has not
+    /// returned yet (the first of each ring may be inside [`CallHandler::call`]). Asked only when `frame` has waited
+    /// longer than [`crate::ORDER_ASK_AFTER`]; `true` must be harmless for each of them.
+    fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool;
+
+    /// `[va, va + len)` is now guest memory. A region may grow: each further part is told by itself.
+    fn region_mapped(&self, va: u64, len: u64, writable: bool);
+
+    /// `[va, va + len)`, a whole region, is about to go. After this returns nothing touches the range.
+    fn region_unmapping(&self, va: u64, len: u64);
+
+    /// The CUresult that every call answers from now on, or 0.
+    fn sticky(&self) -> u32;
+
+    /// Waits until the device is idle, at most `limit`; false if it is not.
+    fn quiesce(&self, limit: Duration) -> bool;
+}

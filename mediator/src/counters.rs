@@ -1,0 +1,156 @@
+//! The counter page: a file that the supervisor makes, a worker writes and both map. Each ring counts in a line of its
+//! own, so that counting costs its thread no shared cache line.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pci_layout::ring::RINGS_MAX;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// What one ring's thread has done. Written by that thread alone.
+#[repr(C, align(64))]
+pub(crate) struct RingCounters {
+    pub(crate) calls: AtomicU64,
+    pub(crate) replies: AtomicU64,
+    pub(crate) posted_errors: AtomicU64,
+    pub(crate) order_waits: AtomicU64,
+    pub(crate) overtakes: AtomicU64,
+    pub(crate) parks: AtomicU64,
+    pub(crate) wakes: AtomicU64,
+    reserved: AtomicU64,
+}
+
+#[repr(C, align(4096))]
+struct Layout {
+    rings: [RingCounters; RINGS_MAX as usize],
+    bytes_staged: AtomicU64,
+}
+
+/// Adds one, by the only writer of `counter`.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
+/// A mapped counter page.
+pub(crate) struct CounterPage {
+    layout: NonNull<Layout>,
+}
+
+// SAFETY: the page consists of atomics only.
+unsafe impl Send for CounterPage {}
+// SAFETY: as above.
+unsafe impl Sync for CounterPage {}
+
+impl CounterPage {
+    /// A new page and its file, sealed: a worker cannot shrink it under the supervisor's mapping.
+    pub(crate) fn create() -> std::io::Result<(Self, OwnedFd)> {
+        let file =
+            rustix::fs::memfd_create("vgpu-counters", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&file, size_of::<Layout>() as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok((Self::map(&file)?, file))
+    }
+
+    /// Maps the page that [`CounterPage::create`] made.
+    pub(crate) fn map(file: impl AsFd) -> std::io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                size_of::<Layout>(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )?
+        };
+        let layout = NonNull::new(address.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self { layout })
+    }
+
+    fn layout(&self) -> &Layout {
+        // SAFETY: mapped in `map` with Layout's size, page aligned, unmapped only in `drop`; every bit pattern is valid
+        // for atomics, and the file's seals keep its size.
+        unsafe { self.layout.as_ref() }
+    }
+
+    pub(crate) fn ring(&self, ring: u32) -> Option<&RingCounters> {
+        self.layout().rings.get(ring as usize)
+    }
+
+    pub(crate) fn add_to(&self, totals: &mut Totals) {
+        let layout = self.layout();
+        let add = |to: &mut u64, from: &AtomicU64| *to = to.wrapping_add(from.load(Ordering::Relaxed));
+        for ring in &layout.rings {
+            add(&mut totals.calls, &ring.calls);
+            add(&mut totals.replies, &ring.replies);
+            add(&mut totals.posted_errors, &ring.posted_errors);
+            add(&mut totals.order_waits, &ring.order_waits);
+            add(&mut totals.overtakes, &ring.overtakes);
+            add(&mut totals.parks, &ring.parks);
+            add(&mut totals.wakes, &ring.wakes);
+        }
+        add(&mut totals.bytes_staged, &layout.bytes_staged);
+    }
+}
+
+impl Drop for CounterPage {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map` with this size; no reference outlives `self`.
+        let unmapped = unsafe { rustix::mm::munmap(self.layout.as_ptr().cast(), size_of::<Layout>()) };
+        if let Err(error) = unmapped {
+            log::error!("a counter page could not be unmapped: {error}");
+        }
+    }
+}
+
+/// Where a handler counts the bytes it moved through staging buffers.
+#[derive(Clone)]
+pub struct StagedBytes {
+    page: Arc<CounterPage>,
+}
+
+impl StagedBytes {
+    pub(crate) fn new(page: Arc<CounterPage>) -> Self {
+        Self { page }
+    }
+
+    /// `bytes` more were moved.
+    pub fn add(&self, bytes: u64) {
+        self.page.layout().bytes_staged.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a VM's sessions have done so far, those that are over included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Session slots taken now.
+    pub sessions_open: u64,
+    /// Sessions that came to serve.
+    pub sessions_opened: u64,
+    /// Sessions closed by the guest or by a reset.
+    pub sessions_closed: u64,
+    /// Sessions that died by themselves.
+    pub sessions_died: u64,
+    /// Calls carried out.
+    pub calls: u64,
+    /// Replies written.
+    pub replies: u64,
+    /// Posted calls that failed.
+    pub posted_errors: u64,
+    /// Calls that had to wait for an earlier posted call of another thread.
+    pub order_waits: u64,
+    /// Calls that went ahead of such a call with the handler's consent.
+    pub overtakes: u64,
+    /// Times a ring's host thread went to sleep.
+    pub parks: u64,
+    /// Guest threads woken.
+    pub wakes: u64,
+    /// Kicks that came through [`crate::Vm::kick`].
+    pub kicks: u64,
+    /// Bytes moved through staging buffers.
+    pub bytes_staged: u64,
+}

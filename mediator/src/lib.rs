@@ -1,0 +1,53 @@
+//! Sessions of one VM on the host's GPU: who runs where, who may map what, and how it ends.
+//!
+//! A *session* is one guest process that uses the GPU, and has one *worker* process here. The supervisor half of this
+//! crate ([`Vm`]) lives in the daemon: it starts workers, hands them guest memory, watches them and reaps them. The
+//! worker half ([`worker`]) lives in the process it started: it consumes the session's rings directly in guest memory
+//! and hands each frame to a [`CallHandler`].
+//!
+//! It is not a transport (it knows no virtqueue and no guest-physical address: fronts hand it [`Piece`]s of files), and
+//! it does not know CUDA: wire ids, arguments and replies are opaque bytes that only the handler understands.
+//!
+//! Invariants
+//! - The supervisor never runs guest work and never maps guest memory: what it tells a guest about a session's state it
+//!   writes with `pwrite`, so a file that shrinks underneath costs an error, never a SIGBUS.
+//! - Operations of a session are carried out in the order in which they were asked for, on that session's own thread;
+//!   no method of [`Vm`] waits for a worker, except [`Vm::stop`] (bounded), [`Vm::reset`] and [`Vm::start`].
+//! - Every [`Done`] is called exactly once. Where it says that memory is no longer mapped, either the worker unmapped it
+//!   or the worker has been reaped. A limit that passes ends in SIGKILL and `waitid`, never in an unpinned page.
+//! - A worker serves one session and is never used again. It holds descriptors of its own only: files behind guest memory
+//!   come with the order that maps them and are closed once mapped.
+//! - Whatever a guest writes into a ring ends at worst its own session ([`pci_layout::event::DEATH_MALFORMED`]).
+//!
+//! Lock order: the session table, then nothing. No lock is held while a [`Done`] or an [`Events`] method runs.
+//!
+//! | constant | value | unit |
+//! |---|---|---|
+//! | [`PINNED_WINDOW`] | `0x1000_0000_0000..0x1800_0000_0000` | user addresses |
+//! | [`ORDER_ASK_AFTER`] | 2 | milliseconds |
+//! | [`FILES_MAX`] | 16 | files per map order |
+//! | [`PROBE_INFO_BYTES_MAX`] | 1 MiB | bytes |
+
+mod call;
+mod channel;
+mod config;
+mod counters;
+mod environment;
+pub mod executor;
+mod monitor;
+mod page;
+mod pieces;
+mod pool;
+mod process;
+mod session;
+mod vm;
+pub mod worker;
+
+pub use call::{CallHandler, Frame, Malformed, StagingMemory};
+pub use config::{
+    Done, Events, ExecutorKind, Limits, Open, Piece, SessionError, StartError, VmConfig, WakeKind,
+};
+pub use counters::Totals;
+pub use pieces::FILES_MAX;
+pub use vm::{PROBE_INFO_BYTES_MAX, Vm};
+pub use worker::{ORDER_ASK_AFTER, PINNED_WINDOW};

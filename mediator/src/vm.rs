@@ -1,0 +1,414 @@
+//! The mediator as a front sees it: one VM, its sessions by slot.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use pci_layout::{control, event, regs, ring};
+use rustix::fs::MemfdFlags;
+use zerocopy::FromBytes;
+
+use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
+use crate::monitor::Monitor;
+use crate::pieces::PieceList;
+use crate::pool::Pool;
+use crate::session::{Completion, Control, Op, Session};
+use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
+
+/// Longest information blob that a probe may make, in bytes.
+pub const PROBE_INFO_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the probe said.
+pub(crate) struct Probed {
+    info: Vec<u8>,
+    capabilities: u32,
+    device_count: u32,
+    pub(crate) fingerprint: [u8; 16],
+}
+
+struct Entry {
+    ops: Sender<Op>,
+    control: Arc<Control>,
+    thread: JoinHandle<()>,
+}
+
+/// The session table, and the totals of those that are no longer in it: under one lock, so that nothing is counted twice.
+#[derive(Default)]
+struct Table {
+    open: HashMap<u32, Entry>,
+    past: Totals,
+}
+
+/// What the sessions' threads share.
+pub(crate) struct Shared {
+    pub(crate) config: VmConfig,
+    pub(crate) events: Arc<dyn Events>,
+    pub(crate) probed: Probed,
+    pub(crate) monitor: Monitor,
+    pub(crate) pool: Pool,
+    table: Mutex<Table>,
+    stopped: AtomicBool,
+    kicks: AtomicU64,
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn count_opened(&self, control: &Control) {
+        control.served.store(true, Ordering::Relaxed);
+        let past = &mut self.table().past;
+        past.sessions_opened = past.sessions_opened.saturating_add(1);
+    }
+
+    pub(crate) fn count_died(&self) {
+        let past = &mut self.table().past;
+        past.sessions_died = past.sessions_died.saturating_add(1);
+    }
+
+    /// Frees a slot. False if it is no longer held by the session with this control.
+    pub(crate) fn remove(&self, session: u32, control: &Arc<Control>) -> bool {
+        let mut table = self.table();
+        let ours = table.open.get(&session).is_some_and(|entry| Arc::ptr_eq(&entry.control, control));
+        if ours && let Some(entry) = table.open.remove(&session) {
+            table.past.add_past(&entry.control);
+        }
+        ours
+    }
+}
+
+impl Totals {
+    /// Takes over what the worker of a session that is over has counted.
+    fn add_past(&mut self, control: &Control) {
+        let served = control.served.load(Ordering::Relaxed);
+        self.sessions_closed = self.sessions_closed.saturating_add(u64::from(served));
+        self.add_live(control);
+    }
+
+    fn add_live(&mut self, control: &Control) {
+        if let Some(worker) = control.worker.get() {
+            worker.counters().add_to(self);
+        }
+    }
+}
+
+/// The sessions of one VM. Dropping it ends them all ([`event::DEATH_SHUTDOWN`]).
+pub struct Vm {
+    shared: Arc<Shared>,
+}
+
+impl Vm {
+    /// Probes the executor in a child process and gets ready to open sessions.
+    ///
+    /// # Errors
+    /// [`StartError`]: bad settings, a host without pidfd or eventfd, or no usable executor.
+    pub fn start(config: VmConfig, events: Arc<dyn Events>) -> Result<Arc<Self>, StartError> {
+        if config.sessions_max == 0 || config.sessions_max > control::SESSIONS_MAX {
+            return Err(StartError::Config("sessions_max"));
+        }
+        if config.visible_devices.as_ref().is_some_and(|list| list.len() > 1024 || list.contains('\0')) {
+            return Err(StartError::Config("visible_devices"));
+        }
+        let host = |what| move |source| StartError::Host { what, source };
+        let monitor = Monitor::start(config.vm_id).map_err(host("monitor thread"))?;
+        let pool = Pool::start(config.clone()).map_err(host("pool thread"))?;
+        let probed = probe(&pool)?;
+        log::info!(
+            "VM {}: {} device(s), capabilities {:#x}, {} bytes of information",
+            config.vm_id,
+            probed.device_count,
+            probed.capabilities,
+            probed.info.len()
+        );
+        let shared = Shared {
+            config,
+            events,
+            probed,
+            monitor,
+            pool,
+            table: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            kicks: AtomicU64::new(0),
+        };
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// The device and VM information for READ_INFO, as the worker program made it.
+    pub fn info(&self) -> &[u8] {
+        &self.shared.probed.info
+    }
+
+    /// The `CAP_` bits.
+    pub fn capabilities(&self) -> u32 {
+        self.shared.probed.capabilities
+    }
+
+    /// CUDA devices that the VM sees.
+    pub fn device_count(&self) -> u32 {
+        self.shared.probed.device_count
+    }
+
+    /// Fingerprint of the call table; a session whose libcuda has another is refused.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        self.shared.probed.fingerprint
+    }
+
+    /// Opens a session in a slot that the front has chosen. `done` is called when its worker serves.
+    ///
+    /// Errors: ERROR_INVALID_REQUEST for a slot out of range or taken, ERROR_QUEUE_FULL when `sessions_max` are open,
+    /// ERROR_UNSUPPORTED for another call table, ERROR_TIMEOUT, ERROR_MEDIATOR_UNAVAILABLE, or what the executor says.
+    pub fn open_session(&self, session: u32, open: Open, done: Done) {
+        let done = Completion::new(done);
+        if let Err((error, done)) = self.try_open(session, open, done) {
+            done.finish(Err(SessionError::new(error)));
+        }
+    }
+
+    fn try_open(&self, session: u32, open: Open, done: Completion) -> Result<(), (u32, Completion)> {
+        let mut table = self.shared.table();
+        if session >= control::SESSIONS_MAX || table.open.contains_key(&session) {
+            return Err((regs::ERROR_INVALID_REQUEST, done));
+        }
+        if table.open.len() >= self.shared.config.sessions_max as usize {
+            return Err((regs::ERROR_QUEUE_FULL, done));
+        }
+        let (ops, receiver) = channel();
+        let state = Arc::new(Control::default());
+        let thread = Session::new(session, Arc::clone(&self.shared), Arc::clone(&state), ops.clone());
+        let name = format!("vm{}-session{session}", self.shared.config.vm_id);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || thread.run(&receiver));
+        match spawned {
+            Ok(thread) => {
+                // Cannot fail: the thread waits for it.
+                let _ = ops.send(Op::Open { open: Box::new(open), done });
+                table.open.insert(session, Entry { ops, control: state, thread });
+                Ok(())
+            }
+            Err(error) => {
+                log::error!("no thread for session {session}: {error}");
+                Err((regs::ERROR_MEDIATOR_UNAVAILABLE, done))
+            }
+        }
+    }
+
+    /// The session's kick descriptor, for a guest process of this host. It kicks by itself from now on: [`Vm::kick`]
+    /// does nothing for this session any more. None while no worker runs.
+    pub fn kick_fd(&self, session: u32) -> Option<OwnedFd> {
+        let control = self.shared.table().open.get(&session).map(|entry| Arc::clone(&entry.control))?;
+        let shared = control.worker.get()?.share_kick();
+        shared.inspect_err(|error| log::error!("kick descriptor of session {session}: {error}")).ok()
+    }
+
+    /// Maps a part of a ring; PART_RING starts the ring's host thread. PART_STAGING comes after it.
+    ///
+    /// Errors: ERROR_INVALID_REQUEST for a ring out of range, a part twice or too early, unaligned pieces;
+    /// ERROR_INVALID_LENGTH; ERROR_QUEUE_FULL when the worker has no mappings left.
+    pub fn add_ring_part(
+        &self,
+        session: u32,
+        ring: u32,
+        part: u32,
+        len: u64,
+        pieces: Vec<Piece>,
+        done: Done,
+    ) {
+        let right_len = match part {
+            control::PART_RING => len == u64::from(ring::RING_BYTES),
+            control::PART_STAGING => len <= u64::from(ring::STAGING_BYTES_MAX),
+            _ => false,
+        };
+        let error = match (ring < ring::RINGS_MAX, part <= control::PART_STAGING, right_len) {
+            (true, true, true) => None,
+            (true, true, false) => Some(regs::ERROR_INVALID_LENGTH),
+            _ => Some(regs::ERROR_INVALID_REQUEST),
+        };
+        let header = OrderHeader { index: ring, flags: part, len, ..OrderHeader::new(kind::ADD_RING_PART) };
+        self.map(session, header, error, &pieces, done);
+    }
+
+    /// Ends a ring's host thread, after the frames that are in the ring, and unmaps its parts.
+    ///
+    /// Errors: ERROR_INVALID_REQUEST for a ring that does not exist. A worker that does not manage in time is killed,
+    /// which ends the session, and then the answer is success: nothing is mapped any more.
+    pub fn remove_ring(&self, session: u32, ring: u32, done: Done) {
+        let header = OrderHeader { index: ring, ..OrderHeader::new(kind::REMOVE_RING) };
+        self.send_ending(session, done, |done| Op::Unmap { header, done });
+    }
+
+    /// Maps guest memory at the address `va` it has in the guest process, or continues region `region` at its end.
+    ///
+    /// Errors: ERROR_INVALID_REQUEST for a region out of range, unknown flags, an address that is taken or impossible,
+    /// a continuation that does not continue; ERROR_INVALID_LENGTH; ERROR_QUEUE_FULL when the worker has no mappings left.
+    pub fn map_region(
+        &self,
+        session: u32,
+        region: u32,
+        flags: u32,
+        va: u64,
+        len: u64,
+        pieces: Vec<Piece>,
+        done: Done,
+    ) {
+        let valid = region < control::REGIONS_MAX && flags & !control::MAP_READ_ONLY == 0;
+        let error = (!valid).then_some(regs::ERROR_INVALID_REQUEST);
+        let header = OrderHeader { index: region, flags, va, len, ..OrderHeader::new(kind::MAP_REGION) };
+        self.map(session, header, error, &pieces, done);
+    }
+
+    /// Takes a region back. Errors and limits as for [`Vm::remove_ring`].
+    pub fn unmap_region(&self, session: u32, region: u32, done: Done) {
+        let header = OrderHeader { index: region, ..OrderHeader::new(kind::UNMAP_REGION) };
+        self.send_ending(session, done, |done| Op::Unmap { header, done });
+    }
+
+    /// Ends a session: asks its worker to end, kills it if it does not, reaps it, frees the slot.
+    pub fn close_session(&self, session: u32, done: Done) {
+        if let Some(entry) = self.shared.table().open.get(&session) {
+            entry.control.closing.store(true, Ordering::Release);
+        }
+        self.send_ending(session, done, |done| Op::Close { done });
+    }
+
+    fn map(&self, session: u32, header: OrderHeader, error: Option<u32>, pieces: &[Piece], done: Done) {
+        if let Some(error) = error {
+            return done(Err(SessionError::new(error)));
+        }
+        match PieceList::new(pieces, header.len) {
+            Ok(pieces) => self.send(session, done, |done| Op::Map { header, pieces, done }),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn send(&self, session: u32, done: Done, op: impl FnOnce(Completion) -> Op) {
+        self.send_with(session, done, |done, _| op(Completion::new(done)));
+    }
+
+    fn send_ending(&self, session: u32, done: Done, op: impl FnOnce(Completion) -> Op) {
+        self.send_with(session, done, |done, control| op(Completion::ending(done, control)));
+    }
+
+    fn send_with(&self, session: u32, done: Done, op: impl FnOnce(Done, Arc<Control>) -> Op) {
+        let found = {
+            let table = self.shared.table();
+            table.open.get(&session).map(|entry| (entry.ops.clone(), Arc::clone(&entry.control)))
+        };
+        match found {
+            // A thread that ends before it sees the operation drops it, which completes it.
+            Some((ops, control)) => drop(ops.send(op(done, control))),
+            None => done(Err(SessionError::new(regs::ERROR_INVALID_REQUEST))),
+        }
+    }
+
+    /// A parked ring of the session may have frames.
+    pub fn kick(&self, session: u32) {
+        let table = self.shared.table();
+        let worker = table.open.get(&session).and_then(|entry| entry.control.worker.get());
+        if worker.is_some_and(|worker| worker.kick()) {
+            self.shared.kicks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The VM is paused: no worker dispatches a further call. Returns when all are quiet or the stop limit is over.
+    pub fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        let (quiet, answers) = channel();
+        let asked = self.tell_all(|| Op::Stop { quiet: quiet.clone() });
+        drop(quiet);
+        let start = Instant::now();
+        let mut noisy = asked;
+        for _ in 0..asked {
+            match answers.recv_timeout(self.shared.config.limits.stop.saturating_sub(start.elapsed())) {
+                Ok(true) => noisy = noisy.saturating_sub(1),
+                Ok(false) => {}
+                Err(_) => break,
+            }
+        }
+        if noisy != 0 {
+            log::warn!(
+                "VM {} is stopped, but {noisy} of {asked} session(s) are not idle",
+                self.shared.config.vm_id
+            );
+        }
+    }
+
+    /// The VM goes on.
+    pub fn resume(&self) {
+        self.shared.stopped.store(false, Ordering::Release);
+        self.tell_all(|| Op::Resume);
+    }
+
+    fn tell_all(&self, op: impl Fn() -> Op) -> usize {
+        let table = self.shared.table();
+        // An ended thread drops the operation.
+        table.open.values().for_each(|entry| drop(entry.ops.send(op())));
+        table.open.len()
+    }
+
+    /// Kills and reaps every worker and empties the session table; returns when that is done. Guest memory is not
+    /// written: after a reset it may be anything. Not to be called from a [`Done`] or an [`Events`] method, whose thread
+    /// it would wait for.
+    pub fn reset(&self) {
+        self.end_all(None);
+    }
+
+    fn end_all(&self, reason: Option<u32>) {
+        let entries: Vec<Entry> = self.shared.table().open.drain().map(|(_, entry)| entry).collect();
+        for entry in &entries {
+            entry.control.abandon();
+            drop(entry.ops.send(Op::Abandon { reason }));
+        }
+        for entry in entries {
+            if entry.thread.join().is_err() {
+                log::error!("a session's thread has panicked");
+            }
+            self.shared.table().past.add_past(&entry.control);
+        }
+    }
+
+    /// What the VM's sessions have done so far.
+    pub fn totals(&self) -> Totals {
+        let table = self.shared.table();
+        let mut totals = table.past;
+        table.open.values().for_each(|entry| totals.add_live(&entry.control));
+        totals.sessions_open = table.open.len() as u64;
+        totals.kicks = self.shared.kicks.load(Ordering::Relaxed);
+        totals
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.end_all(Some(event::DEATH_SHUTDOWN));
+    }
+}
+
+fn probe(pool: &Pool) -> Result<Probed, StartError> {
+    let failed = |text: String| StartError::Probe(text);
+    let output = rustix::fs::memfd_create("vgpu-probe", MemfdFlags::CLOEXEC)
+        .map_err(|error| StartError::Host { what: "memfd", source: error.into() })?;
+    let theirs = output.as_fd().try_clone_to_owned();
+    let theirs = theirs.map_err(|source| StartError::Host { what: "memfd", source })?;
+    let answer = pool.probe(theirs).map_err(failed)?;
+    if answer.error != regs::ERROR_NONE {
+        return Err(failed(String::from_utf8_lossy(&answer.tail).into_owned()));
+    }
+    let (said, _) = ProbeAnswer::read_from_prefix(&answer.tail)
+        .map_err(|_| failed("the probe's answer is too short".to_owned()))?;
+    let len = usize::try_from(said.info_len).unwrap_or(usize::MAX);
+    if len > PROBE_INFO_BYTES_MAX {
+        return Err(failed(format!("{len} bytes of information")));
+    }
+    let mut info = vec![0; len];
+    channel::read_exact_at(&output, &mut info).map_err(|error| failed(format!("information: {error}")))?;
+    let ProbeAnswer { capabilities, device_count, fingerprint, .. } = said;
+    Ok(Probed { info, capabilities, device_count, fingerprint })
+}

@@ -1,0 +1,242 @@
+//! The worker process: one session, its rings, its executor.
+//!
+//! | thread | what it does |
+//! |---|---|
+//! | main | carries out the supervisor's orders, one after the other |
+//! | kick | waits for kicks and wakes the ring threads that have frames |
+//! | ring-N | consumes ring N and calls the handler |
+//!
+//! A thread that finds the session beyond repair ends the process with one of the statuses in [`exit`]: nothing here is
+//! worth saving, and the supervisor turns the status into the reason that the guest hears.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+
+mod gate;
+mod mapping;
+mod orders;
+mod queue;
+mod regions;
+mod ring;
+mod rings;
+mod sandbox;
+mod sequence;
+mod wake;
+mod window;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use pci_layout::regs;
+use zerocopy::IntoBytes;
+
+use crate::channel::{self, Answer, Order, ProbeAnswer, kind};
+use crate::process::{PROBE_WORD, WORKER_WORD};
+use crate::{CallHandler, ExecutorKind, PROBE_INFO_BYTES_MAX};
+
+pub use crate::counters::StagedBytes;
+pub use sequence::ORDER_ASK_AFTER;
+pub use window::PINNED_WINDOW;
+
+/// Exit statuses of a worker.
+pub mod exit {
+    /// The supervisor asked for the end, or is gone itself.
+    pub const ASKED: i32 = 0;
+    /// The guest broke the rules of the ring or of a call.
+    pub const MALFORMED: i32 = 81;
+    /// The executor broke its contract and cannot go on.
+    pub const EXECUTOR: i32 = 82;
+    /// A thread panicked.
+    pub const PANICKED: i32 = 83;
+    /// The host refused what a worker cannot be without.
+    pub const HOST: i32 = 84;
+}
+
+/// What a worker is told about its VM and session before it makes its handler. The guest's environment variables, those
+/// that pass, are in the process's own environment by then.
+#[derive(Clone)]
+pub struct WorkerSetup {
+    /// The executor asked for.
+    pub executor: ExecutorKind,
+    /// The VM's number.
+    pub vm_id: u32,
+    /// The VM's priority, a `PRIORITY_` value.
+    pub priority: u32,
+    /// The VM's VRAM quota in bytes.
+    pub vram_bytes: Option<u64>,
+    /// The session's slot; 0 in a probe.
+    pub session: u32,
+    /// Process id in the guest, for logs; 0 in a probe.
+    pub pid: u32,
+    /// User id in the guest, for logs; 0 in a probe.
+    pub uid: u32,
+    /// Where the handler counts what it moved through staging buffers; None in a probe.
+    pub staged: Option<StagedBytes>,
+}
+
+/// What a probe finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// The blob for READ_INFO, at most [`PROBE_INFO_BYTES_MAX`] long.
+    pub info: Vec<u8>,
+    /// The `CAP_` bits.
+    pub capabilities: u32,
+    /// CUDA devices.
+    pub device_count: u32,
+    /// The call table's fingerprint.
+    pub fingerprint: [u8; 16],
+}
+
+/// Why there is no handler, or no probe.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct SetupError {
+    /// One of the `ERROR_` values of the register block.
+    pub error: u32,
+    /// The CUresult where `error` is ERROR_CUDA, else 0.
+    pub cuda_result: u32,
+    /// In words, for the log.
+    pub reason: String,
+}
+
+/// What the program that is exec'd as worker brings along.
+pub trait WorkerProgram {
+    /// Its calls' handler.
+    type Handler: CallHandler;
+
+    /// Does beforehand what depends on no session (loading the driver's library); called while the worker is idle. It
+    /// must start no thread: the guest's environment variables are set after it.
+    fn prepare(&mut self, executor: ExecutorKind) {
+        let _ = executor;
+    }
+
+    /// Looks at the executor's devices; the process ends after that.
+    ///
+    /// # Errors
+    /// [`SetupError`]: the VM cannot be served.
+    fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError>;
+
+    /// Makes the handler of a session.
+    ///
+    /// # Errors
+    /// [`SetupError`]: the session is refused.
+    fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError>;
+}
+
+/// What a program was started for, by its last argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To serve a session: call [`main`].
+    Worker,
+    /// To probe the executor: call [`main`] all the same.
+    Probe,
+}
+
+impl Role {
+    /// The role that this process was started in by a supervisor; None in any other program.
+    pub fn of_this_process() -> Option<Self> {
+        let last = std::env::args_os().next_back()?;
+        [(WORKER_WORD, Self::Worker), (PROBE_WORD, Self::Probe)]
+            .into_iter()
+            .find_map(|(word, role)| (last == word).then_some(role))
+    }
+}
+
+/// Serves the supervisor that started this process. To be called first thing in `main`, before any thread exists and
+/// before anything is loaded: the address windows are reserved here.
+pub fn main(mut program: impl WorkerProgram) -> ! {
+    end_on_panic();
+    let socket = match prepare_process() {
+        Ok(socket) => socket,
+        Err(error) => die(exit::HOST, &format!("the worker cannot start: {error}")),
+    };
+    let Order { header, tail, files } = match channel::receive_order(&socket) {
+        Ok(Some(order)) => order,
+        Ok(None) => end(exit::ASKED),
+        Err(error) => die(exit::HOST, &format!("the first order: {error}")),
+    };
+    match header.kind {
+        kind::INIT => {
+            let init = orders::init_of(&tail);
+            if let Err(error) = sandbox::confine() {
+                die(exit::HOST, &format!("the worker cannot be confined: {error}"));
+            }
+            program.prepare(init.setup.executor);
+            orders::serve(program, init, &socket, files)
+        }
+        kind::PROBE => {
+            let output = files.into_iter().next();
+            let answer = answer_probe(program, &orders::init_of(&tail).setup, output);
+            if let Err(error) = channel::send_answer(&socket, &answer) {
+                die(exit::HOST, &format!("the probe's answer: {error}"));
+            }
+            end(exit::ASKED)
+        }
+        other => die(exit::HOST, &format!("first order of kind {other}")),
+    }
+}
+
+/// Reserves the windows, takes the socket from standard input, and drops privileges that nothing here needs.
+fn prepare_process() -> std::io::Result<OwnedFd> {
+    window::reserve()?;
+    sandbox::drop_privileges()?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(socket)
+}
+
+fn answer_probe(program: impl WorkerProgram, setup: &WorkerSetup, output: Option<OwnedFd>) -> Answer {
+    let probed = program.probe(setup).and_then(|probe| {
+        let host =
+            |reason: String| SetupError { error: regs::ERROR_MEDIATOR_UNAVAILABLE, cuda_result: 0, reason };
+        let output = output.ok_or_else(|| host("no file for the information".to_owned()))?;
+        if probe.info.len() > PROBE_INFO_BYTES_MAX {
+            return Err(host(format!("{} bytes of information", probe.info.len())));
+        }
+        let mut rest = probe.info.as_slice();
+        while !rest.is_empty() {
+            let written = rustix::io::write(output.as_fd(), rest).map_err(|error| host(error.to_string()))?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(ProbeAnswer {
+            capabilities: probe.capabilities,
+            device_count: probe.device_count,
+            fingerprint: probe.fingerprint,
+            info_len: probe.info.len() as u64,
+        })
+    });
+    match probed {
+        Ok(said) => Answer { tail: said.as_bytes().to_vec(), ..Answer::default() },
+        Err(error) => answer_error(error.error, error.cuda_result, error.reason),
+    }
+}
+
+fn answer_error(error: u32, cuda_result: u32, reason: String) -> Answer {
+    Answer { error, cuda_result, tail: reason.into_bytes() }
+}
+
+/// A panic in any thread ends the session, not just that thread: its ring would never be served again.
+fn end_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        end(exit::PANICKED)
+    }));
+}
+
+/// Ends the process for a reason that goes to the log.
+fn die(status: i32, reason: &str) -> ! {
+    log::error!("{reason}");
+    end(status)
+}
+
+/// Ends the process without running anybody's exit handlers: the driver's may wait for the GPU.
+fn end(status: i32) -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(status) }
+}

@@ -1,0 +1,218 @@
+//! The worker's main thread: the supervisor's orders, one after the other.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use pci_layout::{control, regs, ring};
+use vgpu_ring::SessionPageMemory;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::gate::Gate;
+use super::mapping::{MapBudget, Mapping, Pieces};
+use super::regions::{Regions, map_error_code};
+use super::ring::{SpinLimit, State};
+use super::rings::Rings;
+use super::wake::Waker;
+use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
+use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
+use crate::counters::CounterPage;
+use crate::{CallHandler, ExecutorKind, environment};
+
+/// What INIT or PROBE says; the VM's device list goes into the environment.
+pub(super) fn init_of(tail: &[u8]) -> Init {
+    let Ok((body, visible)) = InitBody::read_from_prefix(tail) else {
+        die(exit::HOST, "the first order is too short");
+    };
+    let Some(executor) = ExecutorKind::from_number(body.executor) else {
+        die(exit::HOST, "the first order names no executor");
+    };
+    if let Some(visible) = std::str::from_utf8(visible).ok().filter(|_| body.has_devices != 0) {
+        // SAFETY: the process has this one thread.
+        unsafe { std::env::set_var(environment::VISIBLE_DEVICES, visible) };
+    }
+    let setup = WorkerSetup {
+        executor,
+        vm_id: body.vm_id,
+        priority: body.priority,
+        vram_bytes: (body.has_quota != 0).then_some(body.vram_bytes),
+        session: 0,
+        pid: 0,
+        uid: 0,
+        staged: None,
+    };
+    Init { setup, spin: Duration::from_micros(body.spin_us) }
+}
+
+/// What a worker knows before a session is opened.
+pub(super) struct Init {
+    pub(super) setup: WorkerSetup,
+    spin: Duration,
+}
+
+/// Serves a session from its OPEN to its end. `files` came with INIT.
+pub(super) fn serve<P: WorkerProgram>(program: P, init: Init, socket: &OwnedFd, files: Vec<OwnedFd>) -> ! {
+    let Ok([kick, wake, counters]) = <[OwnedFd; 3]>::try_from(files) else {
+        die(exit::HOST, "the first order lacks descriptors");
+    };
+    let counters = match CounterPage::map(&counters) {
+        Ok(counters) => Arc::new(counters),
+        Err(error) => die(exit::HOST, &format!("the counter page cannot be mapped: {error}")),
+    };
+    let order = next_order(socket);
+    if order.header.kind != kind::OPEN {
+        die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
+    }
+    let session = match Session::open(program, init, &order, wake, counters) {
+        Ok(session) => session,
+        Err(answer) => {
+            send(socket, &answer);
+            end(exit::ASKED)
+        }
+    };
+    // The page's file with it: a worker holds no descriptor of guest memory.
+    drop(order);
+    session.run(socket, kick)
+}
+
+fn next_order(socket: &OwnedFd) -> Order {
+    match channel::receive_order(socket) {
+        Ok(Some(order)) if order.header.kind != kind::END => order,
+        // Asked to end, or the daemon is gone.
+        Ok(_) => end(exit::ASKED),
+        Err(error) => die(exit::HOST, &format!("an order: {error}")),
+    }
+}
+
+fn send(socket: &OwnedFd, answer: &Answer) {
+    if let Err(error) = channel::send_answer(socket, answer) {
+        die(exit::HOST, &format!("an answer cannot be sent: {error}"));
+    }
+}
+
+/// The session, as its main thread holds it.
+struct Session<H> {
+    state: Arc<State<H>>,
+    rings: Arc<Rings>,
+    regions: Regions,
+    budget: Arc<MapBudget>,
+}
+
+impl<H: CallHandler> Session<H> {
+    fn open<P: WorkerProgram<Handler = H>>(
+        program: P,
+        init: Init,
+        order: &Order,
+        wake: OwnedFd,
+        counters: Arc<CounterPage>,
+    ) -> Result<Self, Answer> {
+        let invalid = |reason: &str| answer_error(regs::ERROR_INVALID_REQUEST, 0, reason.to_owned());
+        let (body, env) =
+            OpenBody::read_from_prefix(&order.tail).map_err(|_| invalid("OPEN is too short"))?;
+        let budget = MapBudget::of_this_process();
+        let len = u64::from(ring::SESSION_PAGE_BYTES);
+        let piece = PieceEntry { offset: body.page_offset, len, file: 0, reserved: 0 };
+        let page = Pieces::new(piece.as_bytes(), &order.files, len)
+            .and_then(|pieces| Mapping::new(&pieces, &budget))
+            .map_err(|error| answer_error(map_error_code(&error), 0, format!("session page: {error}")))?;
+        // SAFETY: a page, mapped readable and writable, kept mapped by its owner.
+        let page = unsafe { SessionPageMemory::with_owner(page.start(), Arc::new(page)) };
+        for entry in env.split(|byte| *byte == 0) {
+            if let Some((name, value)) =
+                std::str::from_utf8(entry).ok().and_then(|entry| entry.split_once('='))
+            {
+                // SAFETY: `WorkerProgram::prepare` starts no thread, so the process still has this one only.
+                unsafe { std::env::set_var(name, value) };
+            }
+        }
+        let staged = Some(StagedBytes::new(Arc::clone(&counters)));
+        let OpenBody { pid, uid, .. } = body;
+        let setup = WorkerSetup { session: order.header.index, pid, uid, staged, ..init.setup };
+        let handler = program
+            .open(setup)
+            .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
+        let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
+        let state = State {
+            handler,
+            gate: Gate::default(),
+            waker,
+            page,
+            counters,
+            spin: SpinLimit::new(init.spin),
+            logged_errors: AtomicU32::new(0),
+        };
+        let regions = Regions::new(Arc::clone(&budget));
+        Ok(Self { state: Arc::new(state), rings: Arc::default(), regions, budget })
+    }
+
+    fn run(mut self, socket: &OwnedFd, kick: OwnedFd) -> ! {
+        let rings = Arc::clone(&self.rings);
+        let kicks =
+            std::thread::Builder::new().name("kick".to_owned()).spawn(move || rings.watch_kicks(&kick));
+        if let Err(error) = kicks {
+            die(exit::HOST, &format!("no thread for kicks: {error}"));
+        }
+        self.state.page.set_live();
+        send(socket, &Answer::default());
+        loop {
+            let order = next_order(socket);
+            let answer = self.carry_out(&order);
+            // The order's descriptors are closed before the front hears that it is done.
+            drop(order);
+            send(socket, &answer);
+        }
+    }
+
+    fn carry_out(&mut self, order: &Order) -> Answer {
+        let Order { header, tail, files } = order;
+        let OrderHeader { kind: kind_of_order, index, flags, va, len, .. } = *header;
+        let done = match kind_of_order {
+            kind::ADD_RING_PART => {
+                let pieces = Pieces::new(tail, files, len);
+                let added = self.rings.add_part(&self.state, &self.budget, index, flags, pieces);
+                added.map_err(|error| (error.code(), error.to_string()))
+            }
+            kind::REMOVE_RING => self.rings.remove(index).map_err(|error| (error.code(), error.to_string())),
+            kind::MAP_REGION => self.regions.map(index, flags, va, tail, files, len).map_or_else(
+                |error| Err((error.code(), error.to_string())),
+                |()| {
+                    self.state.handler.region_mapped(va, len, flags & control::MAP_READ_ONLY == 0);
+                    Ok(())
+                },
+            ),
+            kind::UNMAP_REGION => self.unmap(index),
+            kind::STOP => self.stop(Duration::from_micros(len)),
+            kind::RESUME => {
+                self.state.gate.open();
+                Ok(())
+            }
+            other => Err((regs::ERROR_UNSUPPORTED, format!("order of kind {other}"))),
+        };
+        match done {
+            Ok(()) => Answer::default(),
+            Err((error, reason)) => answer_error(error, 0, reason),
+        }
+    }
+
+    fn unmap(&mut self, region: u32) -> Result<(), (u32, String)> {
+        let told = |error: super::regions::RegionError| (error.code(), error.to_string());
+        let (va, len) = self.regions.range(region).map_err(told)?;
+        self.state.handler.region_unmapping(va, len);
+        self.regions.unmap(region).map_err(told)
+    }
+
+    fn stop(&self, limit: Duration) -> Result<(), (u32, String)> {
+        let start = Instant::now();
+        self.state.gate.close();
+        let deadline = start.checked_add(limit).unwrap_or(start);
+        let left = || limit.saturating_sub(start.elapsed());
+        if !self.rings.wait_idle(deadline) {
+            return Err((regs::ERROR_TIMEOUT, "a call does not return".to_owned()));
+        }
+        if !self.state.handler.quiesce(left()) {
+            return Err((regs::ERROR_TIMEOUT, "the device does not become idle".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! One ring of the session and the host thread that consumes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use pci_layout::event;
+use vgpu_ring::{Consumer, FrameBuffer, FrontView, RingMemory, SessionPageMemory};
+
+use super::gate::{Gate, Inside};
+use super::mapping::Mapping;
+use super::queue::{FrameCopy, RingWords};
+use super::sequence::Turn;
+use super::wake::Waker;
+use super::{die, exit};
+use crate::counters::{CounterPage, RingCounters, count};
+use crate::{CallHandler, Frame, StagingMemory};
+
+/// Failed posted calls that a worker logs before it only counts them: the guest chooses how many there are.
+const LOGGED_ERRORS_MAX: u32 = 100;
+
+/// Polling goes on this long without giving the processor away.
+const SPIN_HARD: Duration = Duration::from_micros(10);
+/// Polling is never cut below this, however often it was in vain.
+const SPIN_MIN: Duration = Duration::from_micros(5);
+
+/// What the session's threads share.
+pub(super) struct State<H> {
+    pub(super) handler: H,
+    pub(super) gate: Gate,
+    pub(super) waker: Waker,
+    pub(super) page: SessionPageMemory,
+    pub(super) counters: Arc<CounterPage>,
+    pub(super) spin: SpinLimit,
+    pub(super) logged_errors: AtomicU32,
+}
+
+impl<H> State<H> {
+    /// The guest broke the rules: ends the session.
+    fn malformed(&self, ring: u32, reason: &dyn std::fmt::Display) -> ! {
+        self.page.set_dead(event::DEATH_MALFORMED);
+        die(exit::MALFORMED, &format!("ring {ring}: {reason}"))
+    }
+}
+
+/// How long, and by how many threads of this process at once, empty rings are polled.
+pub(super) struct SpinLimit {
+    longest: Duration,
+    threads_max: usize,
+    threads: AtomicUsize,
+}
+
+impl SpinLimit {
+    pub(super) fn new(longest: Duration) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { longest, threads_max: cores.saturating_sub(1), threads: AtomicUsize::new(0) }
+    }
+
+    /// Polls until `done`, at most `limit`; false if it was in vain.
+    fn poll(&self, limit: Duration, done: impl Fn() -> bool) -> bool {
+        let spinning = self.threads.fetch_add(1, Ordering::Relaxed) < self.threads_max;
+        let start = Instant::now();
+        let is_done = loop {
+            if done() {
+                break true;
+            }
+            let waited = start.elapsed();
+            if waited >= limit {
+                break false;
+            }
+            if spinning && waited < SPIN_HARD {
+                (0..16).for_each(|_| std::hint::spin_loop());
+            } else {
+                std::thread::yield_now();
+            }
+        };
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        is_done
+    }
+}
+
+/// A ring as the whole worker knows it. Its consuming end belongs to its thread alone.
+pub(super) struct Ring {
+    index: u32,
+    view: FrontView,
+    words: RingWords,
+    /// Set late, once.
+    staging: OnceLock<Mapping>,
+    thread: OnceLock<Thread>,
+    parked: AtomicBool,
+    /// The ring is being removed: its thread ends when it is empty.
+    draining: AtomicBool,
+    inside: Inside,
+    /// The posted frame that is in its call, for those who ask whether they may overtake it.
+    in_call: Mutex<FrameCopy>,
+    /// The session's other rings. Locked for a look at them and for changes to the list, never longer.
+    peers: Mutex<Vec<Arc<Ring>>>,
+}
+
+impl Ring {
+    /// A ring in `mapping`, which is RING_BYTES long, and its consuming end.
+    pub(super) fn new(index: u32, mapping: Arc<Mapping>) -> (Arc<Self>, Consumer) {
+        let start = mapping.start();
+        // SAFETY: page aligned and RING_BYTES long (the caller's order was checked for it), kept mapped by its owner.
+        let memory = unsafe { RingMemory::with_owner(start, mapping) };
+        // SAFETY: as above; `view` keeps the mapping as long as `words` is used.
+        let words = unsafe { RingWords::new(start) };
+        let consumer = Consumer::new(memory);
+        let ring = Self {
+            index,
+            view: consumer.view(),
+            words,
+            staging: OnceLock::new(),
+            thread: OnceLock::new(),
+            parked: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            inside: Inside::default(),
+            in_call: Mutex::default(),
+            peers: Mutex::default(),
+        };
+        (Arc::new(ring), consumer)
+    }
+
+    pub(super) fn view(&self) -> &FrontView {
+        &self.view
+    }
+
+    pub(super) fn words(&self) -> &RingWords {
+        &self.words
+    }
+
+    pub(super) fn in_call(&self) -> MutexGuard<'_, FrameCopy> {
+        self.in_call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn peers(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the ring its staging buffer; false if it has one.
+    pub(super) fn set_staging(&self, mapping: Mapping) -> bool {
+        self.staging.set(mapping).is_ok()
+    }
+
+    /// True while the ring's thread is inside a call.
+    pub(super) fn is_inside(&self) -> bool {
+        self.inside.is_set()
+    }
+
+    /// Lets the ring's thread end once the ring is empty.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes the ring's thread if it sleeps although there are frames.
+    pub(super) fn unpark_parked(&self) {
+        // The thread stores `parked` before its last look at the ring, so a kick that finds it unset is not needed.
+        if self.parked.load(Ordering::SeqCst)
+            && self.view.has_data()
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn staging(&self) -> Option<StagingMemory> {
+        self.staging.get().map(|mapping| StagingMemory::new(mapping.start(), mapping.len()))
+    }
+
+    /// The thread's work: consumes the ring until it is removed.
+    pub(super) fn run<H: CallHandler>(&self, state: &State<H>, consumer: Consumer) {
+        // Set before the first park, so that everybody who finds the ring parked finds its thread as well.
+        if self.thread.set(std::thread::current()).is_err() {
+            die(exit::HOST, "a ring has two threads");
+        }
+        let Some(counters) = state.counters.ring(self.index) else {
+            die(exit::HOST, "a ring without counters");
+        };
+        let mut worker = RingWorker {
+            ring: self,
+            state,
+            counters,
+            consumer,
+            turn: Turn::default(),
+            thread: state.handler.ring_thread(self.index),
+            reply: Vec::new(),
+            spin: state.spin.longest,
+            sticky: 0,
+        };
+        let mut buffer = FrameBuffer::new();
+        loop {
+            match worker.consumer.take(&mut buffer) {
+                Ok(Some(frame)) => {
+                    let vgpu_ring::Frame { call, flags, context, ticket, args } = frame;
+                    worker.serve(
+                        Frame { call, flags, context, ticket, args },
+                        frame.waits(),
+                        frame.is_bulk(),
+                    );
+                }
+                Ok(None) if self.draining.load(Ordering::SeqCst) => break,
+                Ok(None) => worker.idle(),
+                Err(error) => state.malformed(self.index, &error),
+            }
+        }
+    }
+}
+
+/// What the ring's thread has to itself.
+struct RingWorker<'a, H: CallHandler> {
+    ring: &'a Ring,
+    state: &'a State<H>,
+    counters: &'a RingCounters,
+    consumer: Consumer,
+    turn: Turn,
+    thread: H::Thread,
+    reply: Vec<u8>,
+    /// How long to poll an empty ring: shorter after it was in vain, the full time again after it was not.
+    spin: Duration,
+    /// What was told last.
+    sticky: u32,
+}
+
+impl<H: CallHandler> RingWorker<'_, H> {
+    fn serve(&mut self, frame: Frame<'_>, waits: bool, is_bulk: bool) {
+        if !waits {
+            let mut copy = self.ring.in_call();
+            copy.args.clear();
+            copy.args.extend_from_slice(frame.args);
+            let Frame { call, flags, context, ticket, .. } = frame;
+            (copy.call, copy.flags, copy.context, copy.ticket) = (call, flags, context, ticket);
+        }
+        // The frame was copied out, its space can go back.
+        let wake = self.consumer.release();
+        self.wake_if(wake);
+        self.turn.wait(self.ring, self.state, frame, self.counters);
+        self.state.gate.enter(&self.ring.inside);
+        self.reply.clear();
+        let staging = self.ring.staging();
+        let result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
+            Ok(result) => result,
+            Err(malformed) => self.state.malformed(self.ring.index, &malformed),
+        };
+        self.consumer.issued();
+        count(&self.counters.calls);
+        self.publish_sticky();
+        if waits {
+            count(&self.counters.replies);
+            match self.consumer.reply(frame.ticket, result, &self.reply) {
+                Ok(wake) => self.wake_if(wake),
+                Err(error) => die(exit::EXECUTOR, &format!("call {}: {error}", frame.call)),
+            }
+        } else if result != 0 {
+            self.post_error(frame, result);
+        }
+        if is_bulk {
+            let wake = self.consumer.bulk_finished();
+            self.wake_if(wake);
+        }
+        // Last: whoever stops the session must not see guest memory change after this.
+        self.ring.inside.leave();
+    }
+
+    fn wake_if(&self, wake: bool) {
+        if wake {
+            count(&self.counters.wakes);
+            self.state.waker.wake(self.ring.index, self.consumer.memory());
+        }
+    }
+
+    fn publish_sticky(&mut self) {
+        let sticky = self.state.handler.sticky();
+        if sticky != self.sticky {
+            self.sticky = sticky;
+            self.state.page.set_sticky(sticky);
+        }
+    }
+
+    fn post_error(&mut self, frame: Frame<'_>, result: u32) {
+        self.state.page.count_posted_error();
+        count(&self.counters.posted_errors);
+        let logged = self.state.logged_errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |logged| {
+            (logged < LOGGED_ERRORS_MAX).then_some(logged.saturating_add(1))
+        });
+        match logged.map(|logged| logged.saturating_add(1)) {
+            Ok(LOGGED_ERRORS_MAX) => log::error!("posted calls fail too often to log each of them"),
+            Ok(_) => log::error!("ring {}: posted call {} failed with {result}", self.ring.index, frame.call),
+            Err(_) => {}
+        }
+        self.consumer.post_error(result, frame.call);
+    }
+
+    /// Polls the empty ring for a while, then sleeps until somebody saw frames in it.
+    fn idle(&mut self) {
+        let ring = self.ring;
+        let awaited = || ring.view.has_data() || ring.draining.load(Ordering::SeqCst);
+        if self.state.spin.poll(self.spin, awaited) {
+            self.spin = self.state.spin.longest;
+            return;
+        }
+        ring.parked.store(true, Ordering::SeqCst);
+        if self.consumer.prepare_park() {
+            count(&self.counters.parks);
+            let start = Instant::now();
+            while !awaited() {
+                std::thread::park();
+            }
+            self.consumer.cancel_park();
+            self.spin = if start.elapsed() <= self.state.spin.longest {
+                self.state.spin.longest
+            } else {
+                self.spin.checked_div(2).unwrap_or(SPIN_MIN).max(SPIN_MIN.min(self.state.spin.longest))
+            };
+        }
+        ring.parked.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,262 @@
+//! The worker that the tests start: a handler whose calls say back what they saw.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use mediator::worker::{Probe, SetupError, StagedBytes, WorkerProgram, WorkerSetup};
+use mediator::{CallHandler, ExecutorKind, Frame, Malformed, StagingMemory};
+use pci_layout::regs;
+
+/// Wire ids of the test's calls. Numbers in arguments and replies are little-endian u64.
+pub mod call {
+    /// Replies its arguments.
+    pub const ECHO: u32 = 1;
+    /// Answers the result in its arguments.
+    pub const FAIL: u32 = 2;
+    /// Adds its ticket to the log.
+    pub const RECORD: u32 = 3;
+    /// Adds its ticket to the log, then does not return before OPEN_GATE.
+    pub const BLOCK: u32 = 4;
+    /// Lets BLOCK return; may overtake it.
+    pub const OPEN_GATE: u32 = 5;
+    /// Replies the log.
+    pub const READ_LOG: u32 = 6;
+    /// Replies the number at an address.
+    pub const LOAD: u32 = 7;
+    /// Stores a number at an address.
+    pub const STORE: u32 = 8;
+    /// Never returns.
+    pub const STUCK: u32 = 9;
+    /// Is malformed.
+    pub const MALFORMED: u32 = 10;
+    /// Panics.
+    pub const PANIC: u32 = 11;
+    /// Adds one to every byte of the staging buffer; replies its length.
+    pub const STAGING: u32 = 12;
+    /// Replies the address of a new mapping.
+    pub const FRESH_ADDRESS: u32 = 13;
+    /// Replies the value of the variable that is named, or nothing.
+    pub const ENV: u32 = 14;
+    /// From now on every call answers the number in the arguments.
+    pub const STICKY: u32 = 15;
+    /// Replies what the handler heard of regions, as text.
+    pub const REGIONS: u32 = 16;
+    /// Sleeps for so many milliseconds, then as RECORD.
+    pub const SLOW: u32 = 17;
+    /// Replies more than a reply may be.
+    pub const LONG_REPLY: u32 = 18;
+    /// Replies what the process may do, as text.
+    pub const PROCESS: u32 = 19;
+    /// Replies the process id.
+    pub const PID: u32 = 20;
+    /// From now on regions cannot be let go of.
+    pub const HOLD_REGIONS: u32 = 21;
+    /// Replies which frames OPEN_GATE was asked to overtake.
+    pub const OVERTAKEN: u32 = 22;
+    /// Replies the ring that serves the call.
+    pub const RING: u32 = 23;
+    /// Replies the address of a number, HELD_ADDRESS itself, that is never freed.
+    pub const HELD_ADDRESS: u32 = 25;
+    /// As RECORD, then sleeps for so many milliseconds.
+    pub const NAP: u32 = 24;
+}
+
+/// Fingerprint that the probe tells.
+pub const FINGERPRINT: [u8; 16] = *b"echo-fingerprint";
+/// Bytes of the information blob.
+pub const INFO_BYTES: usize = 200_000;
+
+pub struct Echo;
+
+impl WorkerProgram for Echo {
+    type Handler = EchoHandler;
+
+    fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError> {
+        if setup.executor == ExecutorKind::Cuda {
+            let reason = "the echo has no GPU".to_owned();
+            return Err(SetupError { error: regs::ERROR_MEDIATOR_UNAVAILABLE, cuda_result: 0, reason });
+        }
+        let info = (0..INFO_BYTES).map(|at| (at % 255) as u8).collect();
+        Ok(Probe { info, capabilities: regs::CAP_MAP_GUEST_PAGES, device_count: 3, fingerprint: FINGERPRINT })
+    }
+
+    fn open(self, setup: WorkerSetup) -> Result<EchoHandler, SetupError> {
+        if setup.pid == 666 {
+            let reason = "user 666 is refused\n".to_owned();
+            return Err(SetupError { error: regs::ERROR_CUDA, cuda_result: 100, reason });
+        }
+        if setup.pid == 667 {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+        // Of this thread, the process's first.
+        let death = rustix::process::parent_process_death_signal().unwrap();
+        assert_eq!(death, Some(rustix::process::Signal::KILL));
+        Ok(EchoHandler { staged: setup.staged, ..EchoHandler::default() })
+    }
+}
+
+#[derive(Default)]
+pub struct EchoHandler {
+    staged: Option<StagedBytes>,
+    log: Mutex<Vec<u64>>,
+    overtaken: Mutex<Vec<u64>>,
+    regions: Mutex<String>,
+    holds_regions: AtomicBool,
+    gate: Mutex<bool>,
+    gate_opened: Condvar,
+    sticky: AtomicU32,
+    calls: AtomicU64,
+}
+
+fn number(args: &[u8], at: usize) -> Result<u64, Malformed> {
+    let bytes = args.get(at * 8..at * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_le_bytes).ok_or_else(|| Malformed("short arguments".to_owned()))
+}
+
+fn put_all(reply: &mut Vec<u8>, numbers: &[u64]) {
+    numbers.iter().for_each(|number| reply.extend_from_slice(&number.to_le_bytes()));
+}
+
+impl CallHandler for EchoHandler {
+    type Thread = u32;
+
+    fn ring_thread(&self, ring: u32) -> u32 {
+        ring
+    }
+
+    fn call(
+        &self,
+        thread: &mut u32,
+        frame: Frame<'_>,
+        staging: Option<StagingMemory>,
+        reply: &mut Vec<u8>,
+    ) -> Result<u32, Malformed> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match frame.call {
+            call::ECHO => reply.extend_from_slice(frame.args),
+            call::FAIL => return Ok(number(frame.args, 0)? as u32),
+            call::RECORD => self.log.lock().unwrap().push(frame.ticket),
+            call::BLOCK => {
+                self.log.lock().unwrap().push(frame.ticket);
+                let mut open = self.gate.lock().unwrap();
+                while !*open {
+                    open = self.gate_opened.wait(open).unwrap();
+                }
+            }
+            call::OPEN_GATE => {
+                *self.gate.lock().unwrap() = true;
+                self.gate_opened.notify_all();
+            }
+            call::READ_LOG => put_all(reply, &self.log.lock().unwrap()),
+            call::OVERTAKEN => put_all(reply, &self.overtaken.lock().unwrap()),
+            call::LOAD => {
+                let at = std::ptr::with_exposed_provenance_mut(number(frame.args, 0)? as usize);
+                // SAFETY: the test names an aligned address in a region that it has mapped.
+                put_all(reply, &[unsafe { AtomicU64::from_ptr(at) }.load(Ordering::SeqCst)]);
+            }
+            call::STORE => {
+                let at = std::ptr::with_exposed_provenance_mut(number(frame.args, 0)? as usize);
+                // SAFETY: as above.
+                unsafe { AtomicU64::from_ptr(at) }.store(number(frame.args, 1)?, Ordering::SeqCst);
+            }
+            call::STUCK => loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            },
+            call::MALFORMED => return Err(Malformed("asked for".to_owned())),
+            call::PANIC => panic!("asked for"),
+            call::STAGING => {
+                let staging = staging.ok_or_else(|| Malformed("no staging buffer".to_owned()))?;
+                for at in 0..staging.len() {
+                    // SAFETY: inside the buffer, which only this call uses.
+                    unsafe {
+                        let byte = staging.as_ptr().add(at);
+                        byte.write_volatile(byte.read_volatile().wrapping_add(1));
+                    }
+                }
+                put_all(reply, &[staging.len() as u64]);
+                self.staged.as_ref().unwrap().add(staging.len() as u64);
+            }
+            call::FRESH_ADDRESS => {
+                // Large enough to get a mapping of its own.
+                let memory: Vec<u8> = Vec::with_capacity(64 << 20);
+                put_all(reply, &[memory.as_ptr() as u64]);
+            }
+            call::HELD_ADDRESS => {
+                let held: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(call::HELD_ADDRESS.into())));
+                put_all(reply, &[std::ptr::from_ref(held) as u64]);
+            }
+            call::ENV => {
+                let name = String::from_utf8_lossy(frame.args).trim_end_matches('\0').to_owned();
+                reply.extend_from_slice(std::env::var(name).unwrap_or_default().as_bytes());
+            }
+            call::STICKY => self.sticky.store(number(frame.args, 0)? as u32, Ordering::SeqCst),
+            call::REGIONS => reply.extend_from_slice(self.regions.lock().unwrap().as_bytes()),
+            call::SLOW => {
+                std::thread::sleep(Duration::from_millis(number(frame.args, 0)?));
+                self.log.lock().unwrap().push(frame.ticket);
+            }
+            call::NAP => {
+                self.log.lock().unwrap().push(frame.ticket);
+                std::thread::sleep(Duration::from_millis(number(frame.args, 0)?));
+            }
+            call::LONG_REPLY => reply.resize(pci_layout::ring::REPLY_AREA_BYTES as usize + 1, 0),
+            call::PROCESS => reply.extend_from_slice(process().as_bytes()),
+            call::PID => put_all(reply, &[u64::from(std::process::id())]),
+            call::HOLD_REGIONS => self.holds_regions.store(true, Ordering::SeqCst),
+            call::RING => put_all(reply, &[u64::from(*thread)]),
+            other => return Err(Malformed(format!("call {other}"))),
+        }
+        Ok(0)
+    }
+
+    fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool {
+        if frame.call != call::OPEN_GATE {
+            return false;
+        }
+        let mut overtaken = self.overtaken.lock().unwrap();
+        *overtaken = blocked.iter().flat_map(|frame| [frame.ticket, u64::from(frame.call)]).collect();
+        true
+    }
+
+    fn region_mapped(&self, va: u64, len: u64, writable: bool) {
+        let access = if writable { "rw" } else { "ro" };
+        self.regions.lock().unwrap().push_str(&format!("+{va:x},{len:x},{access} "));
+    }
+
+    fn region_unmapping(&self, va: u64, len: u64) {
+        while self.holds_regions.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.regions.lock().unwrap().push_str(&format!("-{va:x},{len:x} "));
+    }
+
+    fn sticky(&self) -> u32 {
+        self.sticky.load(Ordering::SeqCst)
+    }
+
+    fn quiesce(&self, _limit: Duration) -> bool {
+        true
+    }
+}
+
+/// What this process has and may do.
+fn process() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default().to_owned()
+    };
+    let core = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
+    let dumpable = rustix::process::dumpable_behavior().unwrap();
+    let files: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect();
+    let created = std::fs::File::create("/tmp/vgpu-worker-was-here").is_ok();
+    let executed = std::process::Command::new("/bin/true").status().is_ok();
+    format!(
+        "nnp={} core={core:?} dumpable={dumpable:?} create={created} exec={executed} files={files:?}",
+        field("NoNewPrivs:")
+    )
+}

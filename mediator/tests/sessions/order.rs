@@ -1,0 +1,108 @@
+//! The order of calls across rings.
+
+use std::time::{Duration, Instant};
+
+use mediator::WakeKind;
+use pci_layout::ring::FRAME_WAIT;
+
+use crate::echo::call;
+use crate::guest::{Guest, start_vm};
+
+pub const TESTS: &[(&str, fn())] = &[
+    ("earlier_posted_calls_go_first", earlier_posted_calls_go_first),
+    ("many_threads_keep_the_order", many_threads_keep_the_order),
+    ("waited_for_calls_hold_nobody_back", waited_for_calls_hold_nobody_back),
+    ("a_blocked_posted_call_is_overtaken", a_blocked_posted_call_is_overtaken),
+    ("what_may_not_overtake_waits", what_may_not_overtake_waits),
+];
+
+fn earlier_posted_calls_go_first() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let mut expected = Vec::new();
+    for round in 0..300 {
+        // The first call is slow at times, so that the second thread would overtake if it could.
+        let slow = if round % 50 == 0 { 3u64 } else { 0 };
+        expected.push(if slow == 0 {
+            one.post(call::RECORD, &[])
+        } else {
+            one.post(call::SLOW, &slow.to_le_bytes())
+        });
+        expected.push(one.post(call::RECORD, &[]));
+        expected.push(two.post(call::RECORD, &[]));
+        if round % 3 == 0 {
+            let ticket = two.push(call::RECORD, FRAME_WAIT, &[]).expect("live");
+            two.reply(ticket).expect("live");
+            expected.push(ticket);
+        }
+    }
+    let log = two.numbers(call::READ_LOG, &[]);
+    assert_eq!(log, expected);
+    assert!(vm.totals().order_waits > 0);
+    assert_eq!(vm.totals().overtakes, 0);
+}
+
+fn many_threads_keep_the_order() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let order = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for index in 0..4 {
+            let (guest, order) = (&guest, &order);
+            scope.spawn(move || {
+                let mut ring = guest.ring(index);
+                for _ in 0..500 {
+                    // What a lock between the guest's threads orders, the host keeps in order.
+                    let mut order = order.lock().expect("lock");
+                    order.push(ring.post(call::RECORD, &[]));
+                }
+                ring.call(call::ECHO, &[]);
+            });
+        }
+    });
+    let log = guest.ring(9).numbers(call::READ_LOG, &[]);
+    assert_eq!(log.len(), 2000);
+    assert_eq!(log, order.into_inner().expect("lock"));
+}
+
+fn waited_for_calls_hold_nobody_back() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let blocked = one.push(call::BLOCK, FRAME_WAIT, &[]).expect("live");
+    let start = Instant::now();
+    two.call(call::ECHO, &[]);
+    two.call(call::OPEN_GATE, &[]);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    one.reply(blocked).expect("live");
+    assert_eq!((vm.totals().order_waits, vm.totals().overtakes), (0, 0));
+}
+
+fn a_blocked_posted_call_is_overtaken() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let blocked = one.post(call::BLOCK, &[]);
+    let behind: Vec<u64> = (0..3).map(|_| one.post(call::RECORD, &[])).collect();
+    two.call(call::OPEN_GATE, &[]);
+    // The handler was asked about the call that blocks and about every frame behind it.
+    let overtaken = two.numbers(call::OVERTAKEN, &[]);
+    let mut expected = vec![blocked, u64::from(call::BLOCK)];
+    behind.iter().for_each(|ticket| expected.extend([*ticket, u64::from(call::RECORD)]));
+    assert_eq!(overtaken, expected);
+    assert_eq!(vm.totals().overtakes, 1);
+    assert_eq!(two.numbers(call::READ_LOG, &[]), [vec![blocked], behind].concat());
+}
+
+fn what_may_not_overtake_waits() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two, mut three) = (guest.ring(0), guest.ring(1), guest.ring(2));
+    let blocked = one.post(call::BLOCK, &[]);
+    let held = two.post(call::RECORD, &[]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(vm.totals().calls, 0, "nothing has returned");
+    three.call(call::OPEN_GATE, &[]);
+    assert_eq!(three.numbers(call::READ_LOG, &[]), [blocked, held]);
+}

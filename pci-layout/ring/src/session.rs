@@ -1,0 +1,175 @@
+//! The session page: state that the guest's threads read with every call, and the bits by which they are woken.
+
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use core::mem::offset_of;
+use pci_layout::ring::{RINGS_MAX, SESSION_DEAD, SESSION_LIVE, SESSION_OPENING, SessionPage};
+
+use crate::atomics::{Ordering, shared_words};
+
+/// A session's state, as its page tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// The worker is being started.
+    Opening,
+    /// Serving.
+    Live,
+    /// Serving, but every call answers this CUresult: a kernel has faulted.
+    Sticky(u32),
+    /// Over, for this reason (a `DEATH_` value).
+    Dead(u32),
+}
+
+/// The session page in shared memory. Clones are the same memory.
+///
+/// The guest process maps it read-only: of these methods it may use [`state`](Self::state) and
+/// [`posted_errors`](Self::posted_errors). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the
+/// guest's kernel does, written down for the model and for tests.
+#[derive(Clone)]
+pub struct SessionPageMemory {
+    base: NonNull<u8>,
+    owner: Option<Arc<dyn Send + Sync>>,
+    #[cfg(loom)]
+    model: Arc<ModelWords>,
+}
+
+// SAFETY: the memory is reached through atomics only and stays mapped by the constructor's contract.
+unsafe impl Send for SessionPageMemory {}
+// SAFETY: as for Send.
+unsafe impl Sync for SessionPageMemory {}
+
+/// Offsets of the four words of wake bits.
+#[allow(clippy::arithmetic_side_effects, reason = "evaluated at compile time")]
+const WAKE_OFFSETS: [usize; 4] = {
+    let wake = offset_of!(SessionPage, wake);
+    [wake, wake + 8, wake + 16, wake + 24]
+};
+
+shared_words!(SessionPageMemory, ModelWords {
+    /// `SESSION_` state.
+    state_word: AtomicU32 at offset_of!(SessionPage, state);
+    /// `DEATH_` value.
+    reason: AtomicU32 at offset_of!(SessionPage, reason);
+    /// CUresult of every call, or 0.
+    sticky_result: AtomicU32 at offset_of!(SessionPage, sticky_result);
+    /// 1 while a wake event is on its way.
+    event_posted: AtomicU32 at offset_of!(SessionPage, event_posted);
+    /// Errors of posted calls so far.
+    posted_errors_word: AtomicU64 at offset_of!(SessionPage, posted_errors);
+    /// Wake bits of rings 0 to 63.
+    wake0: AtomicU64 at WAKE_OFFSETS[0];
+    /// Wake bits of rings 64 to 127.
+    wake1: AtomicU64 at WAKE_OFFSETS[1];
+    /// Wake bits of rings 128 to 191.
+    wake2: AtomicU64 at WAKE_OFFSETS[2];
+    /// Wake bits of rings 192 to 255.
+    wake3: AtomicU64 at WAKE_OFFSETS[3];
+});
+
+const _: () = assert!(size_of::<[u64; 4]>() * 8 == RINGS_MAX as usize);
+
+impl SessionPageMemory {
+    /// A session page at `base`. A new one is all zeros: [`SessionState::Opening`].
+    ///
+    /// # Safety
+    ///
+    /// `base` is page aligned and one page from it stays mapped until the last clone is dropped; writable too, if
+    /// anything but the guest process's two methods is used.
+    pub unsafe fn new(base: NonNull<u8>) -> Self {
+        Self {
+            base,
+            owner: None,
+            #[cfg(loom)]
+            model: Arc::new(ModelWords::new()),
+        }
+    }
+
+    /// As [`SessionPageMemory::new`], with the mapping's owner kept until the last clone is dropped.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SessionPageMemory::new`], where "stays mapped" needs to hold only while `owner` lives.
+    pub unsafe fn with_owner(base: NonNull<u8>, owner: Arc<dyn Send + Sync>) -> Self {
+        // SAFETY: the caller's promise, and the owner is dropped last.
+        let memory = unsafe { Self::new(base) };
+        Self { owner: Some(owner), ..memory }
+    }
+
+    #[cfg_attr(loom, allow(dead_code, reason = "under loom the words are the model's"))]
+    fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// The state: two plain loads while all is well.
+    #[inline]
+    pub fn state(&self) -> SessionState {
+        // Acquire: with DEAD comes its reason.
+        match self.state_word().load(Ordering::Acquire) {
+            SESSION_LIVE => match self.sticky_result().load(Ordering::Relaxed) {
+                0 => SessionState::Live,
+                result => SessionState::Sticky(result),
+            },
+            SESSION_OPENING => SessionState::Opening,
+            _ => SessionState::Dead(self.reason().load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Errors of posted calls so far, over all rings.
+    pub fn posted_errors(&self) -> u64 {
+        self.posted_errors_word().load(Ordering::Relaxed)
+    }
+
+    /// Host: the worker serves.
+    pub fn set_live(&self) {
+        self.state_word().store(SESSION_LIVE, Ordering::Release);
+    }
+
+    /// Host: the session is over. Every waiting thread is to be woken after this.
+    pub fn set_dead(&self, reason: u32) {
+        self.reason().store(reason, Ordering::Relaxed);
+        self.state_word().store(SESSION_DEAD, Ordering::Release);
+    }
+
+    /// Host: every call answers `result` from now on.
+    pub fn set_sticky(&self, result: u32) {
+        self.sticky_result().store(result, Ordering::Release);
+    }
+
+    /// Host: one more posted call has failed.
+    pub fn count_posted_error(&self) {
+        self.posted_errors_word().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Host: marks the thread of `ring` as to be woken. True: no event is on its way yet, so the caller must post one.
+    #[must_use = "true means that an event must be posted"]
+    pub fn wake(&self, ring: u32) -> bool {
+        self.wake_word(ring >> 6).fetch_or(1 << (ring & 63), Ordering::AcqRel);
+        self.event_posted().swap(1, Ordering::AcqRel) == 0
+    }
+
+    /// Guest kernel: on a wake event, takes the bits of the rings whose threads are to be woken.
+    pub fn take_wakes(&self) -> [u64; 4] {
+        // First: a bit set after it was passed over below then posts another event.
+        self.event_posted().swap(0, Ordering::AcqRel);
+        [0, 1, 2, 3].map(|word| self.wake_word(word).swap(0, Ordering::AcqRel))
+    }
+
+    fn wake_word(&self, word: u32) -> &crate::atomics::AtomicU64 {
+        match word & 3 {
+            0 => self.wake0(),
+            1 => self.wake1(),
+            2 => self.wake2(),
+            _ => self.wake3(),
+        }
+    }
+}
+
+impl core::fmt::Debug for SessionPageMemory {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SessionPageMemory")
+            .field("base", &self.base)
+            .field("owned", &self.owner.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! NVIDIA's redistributable libraries and headers, as Python wheels.
+//!
+//! A wheel is a zip archive; pip finds and downloads it, and it is unpacked under `target/wheels`. No Python package is
+//! installed. The wheels are under NVIDIA's licence: they are for building and testing on this machine and are never
+//! committed or packaged.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::progress::step;
+use crate::{cache, store};
+
+/// What a wheel may be built for. pip takes exactly the tags that it is given, not the older ones that they imply.
+const PLATFORMS: [&str; 5] = [
+    "manylinux_2_28_x86_64",
+    "manylinux_2_27_x86_64",
+    "manylinux2014_x86_64",
+    "manylinux2010_x86_64",
+    "manylinux1_x86_64",
+];
+
+/// Unpacks the newest wheel of `name` whose version matches `version` (`13.0.*`) into `target/wheels`, once. Returns the folder.
+///
+/// # Errors
+/// When there is no pip, no network, or no such wheel.
+pub fn get(name: &str, version: &str) -> Result<PathBuf> {
+    let folder = format!("{name}-{}", version.trim_end_matches(".*"));
+    cache::folder(&store("wheels").join(folder), version, |dir| {
+        step(format_args!("fetching the wheel {name} {version}"));
+        let place = tempfile::tempdir_in(dir)?;
+        let mut download = pip()?;
+        download.args([
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+        ]);
+        for platform in PLATFORMS {
+            download.args(["--platform", platform]);
+        }
+        download.arg("--dest").arg(place.path()).arg(format!("{name}=={version}"));
+        run(download)
+            .with_context(|| format!("cannot fetch the wheel {name} {version} (is there a network?)"))?;
+        let wheel = fs::read_dir(place.path())?.next().context("pip fetched nothing")??.path();
+        let mut archive = zip::ZipArchive::new(File::open(&wheel)?)?;
+        archive.extract(dir).with_context(|| format!("cannot unpack {}", wheel.display()))
+    })
+}
+
+/// A release of CUDA, as wheels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Toolkit {
+    /// 12.8.
+    Cuda12,
+    /// 13.0.
+    Cuda13,
+}
+
+impl Toolkit {
+    /// `libcudart.so.12` or `libcudart.so.13`.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn runtime_library(self) -> Result<PathBuf> {
+        existing(match self {
+            Self::Cuda12 => {
+                get("nvidia-cuda-runtime-cu12", "12.8.*")?.join("nvidia/cuda_runtime/lib/libcudart.so.12")
+            }
+            Self::Cuda13 => get("nvidia-cuda-runtime", "13.0.*")?.join("nvidia/cu13/lib/libcudart.so.13"),
+        })
+    }
+
+    /// `libnvrtc.so.12` or `libnvrtc.so.13`, and the library of built-in headers that it loads by name.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn compiler_libraries(self) -> Result<[PathBuf; 2]> {
+        let [library, builtins] = match self {
+            Self::Cuda12 => {
+                let dir = get("nvidia-cuda-nvrtc-cu12", "12.8.*")?.join("nvidia/cuda_nvrtc/lib");
+                ["libnvrtc.so.12", "libnvrtc-builtins.so.12.8"].map(|name| dir.join(name))
+            }
+            Self::Cuda13 => {
+                let dir = get("nvidia-cuda-nvrtc", "13.0.*")?.join("nvidia/cu13/lib");
+                ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"].map(|name| dir.join(name))
+            }
+        };
+        Ok([existing(library)?, existing(builtins)?])
+    }
+
+    /// The folders to give a C compiler with `-I` for cuda.h and `cuda_runtime_api.h`. The latter includes files that NVIDIA
+    /// keeps in a wheel of its own (13) or with the compiler (12).
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn include_folders(self) -> Result<Vec<PathBuf>> {
+        let folders = match self {
+            Self::Cuda12 => vec![
+                get("nvidia-cuda-runtime-cu12", "12.8.*")?.join("nvidia/cuda_runtime/include"),
+                get("nvidia-cuda-nvcc-cu12", "12.8.*")?.join("nvidia/cuda_nvcc/include"),
+            ],
+            Self::Cuda13 => vec![
+                get("nvidia-cuda-runtime", "13.0.*")?.join("nvidia/cu13/include"),
+                get("nvidia-cuda-crt", "13.0.*")?.join("nvidia/cu13/include"),
+            ],
+        };
+        folders.into_iter().map(existing).collect()
+    }
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    ensure!(path.exists(), "the wheel does not have {}", path.display());
+    Ok(path)
+}
+
+/// The system's pip, or one in a virtual environment under `target/wheels`.
+fn pip() -> Result<Command> {
+    let with = |python: OsString| {
+        let mut command = Command::new(python);
+        command.args(["-m", "pip"]);
+        command
+    };
+    let works = |mut pip: Command| pip.arg("--version").output().is_ok_and(|done| done.status.success());
+    if works(with("python3".into())) {
+        return Ok(with("python3".into()));
+    }
+    let place = store("wheels").join("python");
+    let own = place.join("bin/python3").into_os_string();
+    let _turn = cache::lock(&place)?;
+    if !works(with(own.clone())) {
+        step("making a virtual environment with pip");
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv"]).arg(&place);
+        run(venv).context("python3 has no pip: apt-get install python3-pip")?;
+        ensure!(works(with(own.clone())), "python3 has no pip: apt-get install python3-pip");
+    }
+    Ok(with(own))
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let Output { status, stderr, .. } =
+        command.output().context("python3 does not start: apt-get install python3")?;
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    let last =
+        said.lines().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
+    ensure!(status.success(), "{last}");
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The daemon, `libcuda.so.1` and the kernel module, built from this repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use harness::kernel::Kernel;
+use harness::progress::step;
+use harness::{cache, repository, store};
+
+/// The C library that the guest library must load with.
+pub const GLIBC: &str = "2.28";
+
+/// How the Rust parts are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// As the tests are built: quick to build.
+    #[default]
+    Dev,
+    /// As users get it.
+    Release,
+}
+
+impl Profile {
+    fn folder(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Profile::Dev => &[],
+            Profile::Release => &["--release"],
+        }
+    }
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repository());
+    // A build inside a test run is a build of its own: it must not take the outer one's settings for its own.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_MANIFEST")
+            || text.starts_with("CARGO_BIN_")
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
+fn succeed(mut command: Command, what: &str) -> Result<()> {
+    let output = command.output().with_context(|| format!("{what}: it does not start"))?;
+    ensure!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The daemon `vhost-user-vgpu`.
+///
+/// # Errors
+/// When it does not build; the compiler's messages are part of the error.
+pub fn daemon(profile: Profile) -> Result<PathBuf> {
+    step("building the daemon");
+    let mut command = cargo();
+    command.args(["build", "--package", "vhost-backend"]).args(profile.arguments());
+    succeed(command, "cargo build --package vhost-backend")?;
+    Ok(repository().join("target").join(profile.folder()).join("vhost-user-vgpu"))
+}
+
+/// `libcuda.so.1`, in a folder of its own together with the names by which programs are linked to it. It needs no symbol newer
+/// than [`GLIBC`]: zig's linker, a Python package, brings the C library's symbols of every version.
+///
+/// # Errors
+/// When it does not build, or the tools for it cannot be fetched.
+pub fn libcuda(profile: Profile) -> Result<PathBuf> {
+    let tools = zig()?;
+    step("building libcuda.so.1");
+    let target = format!("x86_64-unknown-linux-gnu.{GLIBC}");
+    let mut command = cargo();
+    let path = std::env::join_paths(
+        std::iter::once(tools.join("bin"))
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )?;
+    command
+        .env("PATH", path)
+        .args(["zigbuild", "--package", "libcuda", "--target", &target])
+        .args(profile.arguments());
+    succeed(command, "cargo zigbuild --package libcuda")?;
+    let built =
+        repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder()).join("libcuda.so");
+    let folder = store("libcuda").join(profile.folder());
+    fs::create_dir_all(&folder)?;
+    let _lock = cache::lock(&folder.join("libcuda.so.1"))?;
+    let fresh = folder.join("libcuda.so.1.new");
+    fs::copy(&built, &fresh).with_context(|| format!("cannot copy {}", built.display()))?;
+    fs::rename(&fresh, folder.join("libcuda.so.1"))?;
+    let link = folder.join("libcuda.so");
+    if !link.exists() {
+        std::os::unix::fs::symlink("libcuda.so.1", &link)?;
+    }
+    Ok(folder)
+}
+
+/// cargo-zigbuild and zig, in a Python environment under target/.
+fn zig() -> Result<PathBuf> {
+    cache::folder(&store("zig"), "cargo-zigbuild", |folder| {
+        step("fetching zig and cargo-zigbuild (Python packages)");
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv"]).arg(folder);
+        succeed(make, "python3 -m venv (Debian: apt-get install python3-venv)")?;
+        let mut install = Command::new(folder.join("bin/python3"));
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "cargo-zigbuild"]);
+        succeed(install, "pip install cargo-zigbuild")
+    })
+}
+
+/// The kernel module, built for a guest kernel.
+///
+/// # Errors
+/// When it does not build, or builds with warnings.
+pub fn kernel_module(kernel: &Kernel) -> Result<PathBuf> {
+    step(format_args!("building vgpu.ko for {}", kernel.release));
+    let sources = kernel_module_sources()?;
+    let output = store("kmod").join(&kernel.release);
+    fs::create_dir_all(&output)?;
+    let _lock = cache::lock(&output.join("vgpu.ko"))?;
+    let modules = harness::kernel::build_module(kernel, &sources, &output)?;
+    modules
+        .into_iter()
+        .find(|m| m.file_name().is_some_and(|n| n == "vgpu.ko"))
+        .context("the build made no vgpu.ko")
+}
+
+/// The module's sources and the generated headers, as one folder.
+fn kernel_module_sources() -> Result<PathBuf> {
+    Ok(repository().join("guest-driver/kmod"))
+}
+
+/// Whether a file is there.
+///
+/// # Errors
+/// When it is not, by its name.
+pub fn existing(path: &Path) -> Result<&Path> {
+    ensure!(path.exists(), "{} is missing", path.display());
+    Ok(path)
+}

@@ -1,0 +1,233 @@
+//! A running daemon.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::supervise;
+
+/// How a totals line begins.
+const TOTALS: &str = "calls processed:";
+/// How long a daemon may take to listen, to write its totals, and to end.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A daemon of its own for a test, with its log.
+pub struct Daemon {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    socket: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// Which socket it listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// For QEMU.
+    VhostUser,
+    /// For processes of this host.
+    Local,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until it listens. `arguments` go before the socket's.
+    ///
+    /// # Errors
+    /// When it ends before it listens; its log is part of the error.
+    pub fn start(program: &Path, listen: Listen, arguments: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("vgpu.sock");
+        let mut daemon = Self::start_at(program, listen, &socket, arguments)?;
+        daemon._folder = Some(folder);
+        Ok(daemon)
+    }
+
+    /// The same, on a socket whose place is given.
+    ///
+    /// # Errors
+    /// As for [`Daemon::start`].
+    pub fn start_at(program: &Path, listen: Listen, socket: &Path, arguments: &[&str]) -> Result<Self> {
+        let flag = match listen {
+            Listen::VhostUser => "--socket-path",
+            Listen::Local => "--local-socket",
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(flag)
+            .arg(socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info,virtio_queue=off");
+        }
+        let mut child =
+            supervise::spawn(command).with_context(|| format!("cannot start {}", program.display()))?;
+        let stderr = child.stderr.take().context("no log")?;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&log);
+        let show = std::env::var_os("VGPU_TEST_LOG").is_some();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if show {
+                    eprintln!("daemon: {line}");
+                }
+                if let Ok(mut log) = keep.lock() {
+                    log.push(line);
+                }
+            }
+        });
+        let mut daemon = Daemon { child, log, socket: socket.to_owned(), _folder: None };
+        let begin = Instant::now();
+        while !socket.exists() {
+            if let Some(status) = daemon.child.try_wait()? {
+                std::thread::sleep(Duration::from_millis(50));
+                bail!("the daemon ended with {status}:\n{}", daemon.log().join("\n"));
+            }
+            ensure!(begin.elapsed() < LIMIT, "the daemon does not listen:\n{}", daemon.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(daemon)
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap_or(0)
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().map(|l| l.clone()).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log that contains `text`, from line `from` on.
+    ///
+    /// # Errors
+    /// When none comes; the log is part of the error.
+    pub fn wait_for_log(&self, text: &str, from: usize) -> Result<String> {
+        let begin = Instant::now();
+        loop {
+            if let Some(line) = self.log().iter().skip(from).find(|l| l.contains(text)) {
+                return Ok(line.clone());
+            }
+            ensure!(begin.elapsed() < LIMIT, "the daemon's log has no {text:?}:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its totals now, as it writes them to its log: the numbers by name.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn totals(&self) -> Result<Totals> {
+        let seen = self.log().len();
+        // SAFETY: signals a child of ours, which is not reaped before `self` ends.
+        unsafe { libc::kill(self.pid(), libc::SIGUSR1) };
+        let line = self.wait_for_log(TOTALS, seen)?;
+        Ok(Totals::parse(&line))
+    }
+
+    /// Ends it and waits: its last totals.
+    ///
+    /// # Errors
+    /// When it does not end by itself, or ends with a failure.
+    pub fn stop(mut self) -> Result<Totals> {
+        // SAFETY: as above.
+        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
+        let status = self.wait()?;
+        ensure!(status.success(), "the daemon ended with {status}:\n{}", self.log().join("\n"));
+        // The log's reader may be a moment behind.
+        let line = self.wait_for_log(TOTALS, 0)?;
+        let last = self.log().iter().rev().find(|l| l.contains(TOTALS)).cloned().unwrap_or(line);
+        Ok(Totals::parse(&last))
+    }
+
+    /// Kills it: no clean-up of its own.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(begin.elapsed() < LIMIT, "the daemon does not end:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Nobody is interested in it any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The numbers of a totals line; the first is called `calls`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals(Vec<(String, u64)>);
+
+impl Totals {
+    /// Reads `calls processed: N; name=value name=value …`.
+    fn parse(line: &str) -> Self {
+        let Some((_, rest)) = line.split_once(TOTALS) else { return Self::default() };
+        let mut words = rest.split([' ', ';']).filter(|w| !w.is_empty());
+        let calls = words.next().and_then(|n| n.parse().ok()).map(|n| ("calls".to_owned(), n));
+        let pairs = words.filter_map(|w| {
+            let (name, value) = w.split_once('=')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Totals(calls.into_iter().chain(pairs).collect())
+    }
+
+    /// A number by its name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, (name, value)) in self.0.iter().enumerate() {
+            write!(f, "{}{name}: {value}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_totals_line() {
+        let totals = super::Totals::parse("[INFO] calls processed: 42; sessions_open=1 kicks=7");
+        assert_eq!(
+            (totals.get("calls"), totals.get("kicks"), totals.get("wakes")),
+            (Some(42), Some(7), None)
+        );
+    }
+}

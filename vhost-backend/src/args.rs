@@ -1,0 +1,286 @@
+//! The command line, and what it comes to.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, ValueEnum};
+use pci_layout::regs;
+
+/// The daemon's own page of help.
+const ABOUT: &str = "Gives a VM the host's GPU: the vhost-user back end of the paravirtual GPU device";
+
+const LONG_ABOUT: &str = "\
+Gives a VM the host's GPU: the vhost-user back end of the paravirtual GPU device.
+
+One daemon serves one VM. It must be started before QEMU, which connects to its socket; it lives on when QEMU ends, and \
+serves the VM again when it is started again. Every guest process that uses the GPU gets a worker process of its own here.";
+
+const AFTER_HELP: &str = "\
+The VM needs memory that it shares with the daemon, and one device. With any QEMU from 7.2 on:
+
+  vhost-user-vgpu --socket-path /run/vgpu/vm1.sock --vm-id 1 &
+  qemu-system-x86_64 … -m 4G \\
+    -object memory-backend-memfd,id=mem,size=4G,share=on -machine memory-backend=mem \\
+    -chardev socket,id=vgpu,path=/run/vgpu/vm1.sock \\
+    -device vhost-user-fs-pci,chardev=vgpu,tag=VGPUSTUB,num-request-queues=1,queue-size=1024
+
+From QEMU 11 on the device may also be
+    -device vhost-user-test-device-pci,chardev=vgpu,virtio-id=21,num_vqs=2,vq_size=256,config_size=256
+which shows the register block in its config space, but does not survive the end of the daemon.
+
+Without a VM, for containers and tests: --local-socket, and VGPU_SOCKET=PATH in the environment of the processes.
+
+Signals: SIGTERM and SIGINT end the daemon and every worker; SIGUSR1 writes the totals to the log.
+Environment: RUST_LOG sets the log level (default: info; RUST_LOG=debug shows every vhost-user message).
+Exit status: 0 after SIGTERM, SIGINT, or the end of the connection given by --fd; 1 when it cannot start; 2 for wrong arguments.";
+
+/// The command line as it is written.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vhost-user-vgpu",
+    version,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_long_help = AFTER_HELP
+)]
+pub struct Args {
+    #[command(flatten)]
+    attachment: AttachmentArgs,
+    /// Number of the VM, for logs and the register block
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    vm_id: u32,
+    /// Pool that the VM belongs to
+    #[arg(long, value_name = "LETTER", default_value = "A", value_parser = pool)]
+    pool: char,
+    /// Priority of the VM's work
+    #[arg(long, value_enum, default_value_t = Priority::Medium)]
+    priority: Priority,
+    /// Device memory that the VM may use, e.g. 16GiB; without it there is no limit
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    vram: Option<u64>,
+    /// Who carries calls out: the real GPU, or a device in software
+    #[arg(long, value_enum, default_value_t = Executor::Auto)]
+    executor: Executor,
+    /// Write what this program is, as JSON, and exit
+    #[arg(long)]
+    print_capabilities: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+struct AttachmentArgs {
+    /// Listen for QEMU on this unix socket
+    #[arg(long, value_name = "PATH")]
+    socket_path: Option<PathBuf>,
+    /// Serve the connected vhost-user socket that was inherited as this descriptor, and exit when it ends
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    fd: Option<RawFd>,
+    /// Serve processes of this host through this unix socket, with no VM
+    #[arg(long, value_name = "PATH")]
+    local_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Priority {
+    Low,
+    Medium,
+    High,
+}
+
+/// Who carries calls out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Executor {
+    /// The real GPU where there is one, else the software device
+    Auto,
+    /// The real GPU; without one the daemon does not start
+    Cuda,
+    /// A device in software
+    #[value(alias = "mock")]
+    Soft,
+}
+
+/// Where the daemon is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// QEMU connects to a socket at this path.
+    Socket(PathBuf),
+    /// QEMU is at the other end of this descriptor.
+    Descriptor(RawFd),
+    /// Processes of this host connect to a socket at this path.
+    Local(PathBuf),
+}
+
+/// What the daemon is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where it is attached.
+    pub attachment: Attachment,
+    /// Number of the VM.
+    pub vm_id: u32,
+    /// Its pool, an upper case ASCII letter.
+    pub pool: char,
+    /// Its priority, one of the `PRIORITY_` values.
+    pub priority: u32,
+    /// Device memory that it may use, in bytes; `None` = no limit.
+    pub vram_bytes: Option<u64>,
+    /// Who carries calls out.
+    pub executor: Executor,
+}
+
+/// Arguments that make no whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A path that no socket can have.
+    #[error("socket path is {0} bytes long; a unix socket's may have {max}", max = SOCKET_PATH_MAX)]
+    SocketPath(usize),
+    /// Nowhere to attach to.
+    #[error("one of --socket-path, --fd and --local-socket is needed")]
+    NoAttachment,
+}
+
+/// Longest path of a unix socket in bytes, without the NUL (`sockaddr_un`).
+const SOCKET_PATH_MAX: usize = 107;
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let attachment = match args.attachment {
+            AttachmentArgs { socket_path: Some(path), .. } => Attachment::Socket(path),
+            AttachmentArgs { fd: Some(fd), .. } => Attachment::Descriptor(fd),
+            AttachmentArgs { local_socket: Some(path), .. } => Attachment::Local(path),
+            AttachmentArgs { .. } => return Err(ConfigError::NoAttachment),
+        };
+        if let Attachment::Socket(path) | Attachment::Local(path) = &attachment {
+            let len = path.as_os_str().len();
+            if len == 0 || len > SOCKET_PATH_MAX {
+                return Err(ConfigError::SocketPath(len));
+            }
+        }
+        Ok(Self {
+            attachment,
+            vm_id: args.vm_id,
+            pool: args.pool,
+            priority: match args.priority {
+                Priority::Low => regs::PRIORITY_LOW,
+                Priority::Medium => regs::PRIORITY_MEDIUM,
+                Priority::High => regs::PRIORITY_HIGH,
+            },
+            vram_bytes: args.vram,
+            executor: args.executor,
+        })
+    }
+}
+
+/// Whether the arguments ask for the capabilities: QEMU's convention lets that win over everything else on the line.
+pub fn asks_for_capabilities(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    args.any(|arg| arg == "--print-capabilities")
+}
+
+/// The capabilities, as one JSON object (docs/interop/vhost-user.rst of QEMU, back-end program conventions). The type is
+/// our own: a manager that looks for a display or a file system shall not take this for one.
+pub fn capabilities() -> String {
+    let carriers = r#"["vhost-user-fs-pci","vhost-user-test-device-pci"]"#;
+    let (version, abi) = (env!("CARGO_PKG_VERSION"), pci_layout::ABI_VERSION);
+    format!(r#"{{"type":"vgpu","features":[],"carriers":{carriers},"version":"{version}","abi":{abi}}}"#)
+}
+
+fn pool(text: &str) -> Result<char, String> {
+    match text.as_bytes() {
+        [letter] if letter.is_ascii_uppercase() => Ok(char::from(*letter)),
+        _ => Err("a pool is one letter from A to Z".into()),
+    }
+}
+
+/// A size in bytes: a number, alone or with KiB, MiB, GiB or TiB (the "iB" may be left out).
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start().trim_end_matches("iB") {
+        "" if !unit.contains("iB") => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("the unit is KiB, MiB, GiB or TiB".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size begins with a number")?;
+    let bytes = number.checked_mul(1 << shift).ok_or("more than 64 bits of bytes")?;
+    if bytes == 0 { Err("a size of 0 would leave no memory at all".into()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(line: &str) -> Result<Config, String> {
+        let words = std::iter::once("vhost-user-vgpu").chain(line.split_whitespace());
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        Config::try_from(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn whole_line_is_taken_over() {
+        let line = "--socket-path /run/s --vm-id 7 --pool C --priority high --vram 16GiB --executor mock";
+        let expected = Config {
+            attachment: Attachment::Socket("/run/s".into()),
+            vm_id: 7,
+            pool: 'C',
+            priority: regs::PRIORITY_HIGH,
+            vram_bytes: Some(16 << 30),
+            executor: Executor::Soft,
+        };
+        assert_eq!(config(line), Ok(expected));
+    }
+
+    #[test]
+    fn defaults_are_pool_a_medium_auto_unlimited() {
+        let config = config("--fd 3").unwrap();
+        assert_eq!(config.attachment, Attachment::Descriptor(3));
+        assert_eq!((config.vm_id, config.pool, config.priority), (0, 'A', regs::PRIORITY_MEDIUM));
+        assert_eq!((config.vram_bytes, config.executor), (None, Executor::Auto));
+    }
+
+    #[test]
+    fn exactly_one_attachment_is_needed() {
+        assert!(config("").is_err());
+        assert!(config("--fd 3 --socket-path /run/s").is_err());
+        assert!(config("--local-socket /run/l --socket-path /run/s").is_err());
+        assert_eq!(config("--local-socket /run/l").unwrap().attachment, Attachment::Local("/run/l".into()));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for line in [
+            "--fd -1",
+            "--fd 3 --pool AB",
+            "--fd 3 --pool a",
+            "--fd 3 --priority urgent",
+            "--fd 3 --vram lots",
+            "--fd 3 --vram 5XiB",
+            "--fd 3 --vram 0",
+            "--fd 3 --vram 99999999999TiB",
+            "--fd 3 --executor gpu",
+            "--fd 3 --vm-id 4294967296",
+        ] {
+            assert!(config(line).is_err(), "{line} was accepted");
+        }
+        let long = format!("--socket-path /{}", "x".repeat(SOCKET_PATH_MAX));
+        assert!(config(&long).unwrap_err().contains("107"));
+    }
+
+    #[test]
+    fn sizes_may_leave_the_unit_short_or_out() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("3K"), Ok(3072));
+        assert_eq!(size("2MiB"), Ok(2 << 20));
+        assert_eq!(size("1T"), Ok(1 << 40));
+    }
+
+    #[test]
+    fn capabilities_win_over_anything() {
+        let line = ["vhost-user-vgpu", "--nonsense", "--print-capabilities"].map(Into::into);
+        assert!(asks_for_capabilities(line.into_iter()));
+        assert!(capabilities().starts_with(r#"{"type":"#));
+    }
+}

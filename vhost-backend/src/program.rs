@@ -1,0 +1,138 @@
+//! The program: arguments to a running daemon, and its exit status.
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use mediator::worker::Role;
+use rustix::net::SocketType;
+
+use crate::args::{self, Args, Attachment, Config};
+use crate::daemon::{self, Stop};
+use crate::join::Joint;
+use crate::local;
+use crate::socket::Listener;
+use crate::watch;
+
+/// How long guests have to close their sessions when the daemon is asked to end.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Runs the program that the command line asks for.
+pub fn main() -> ExitCode {
+    // The daemon starts itself as its workers: one word, which no command line of a person's consists of.
+    if std::env::args_os().len() == 2 && Role::of_this_process().is_some() {
+        start_log();
+        mediator::worker::main(mediator::executor::Program);
+    }
+    if args::asks_for_capabilities(std::env::args_os().skip(1)) {
+        println!("{}", args::capabilities());
+        return ExitCode::SUCCESS;
+    }
+    let args = Args::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,virtio_queue=off"))
+        .init();
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("vhost-user-vgpu: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log() {
+    // The queue crate logs each rule that a guest breaks, at a rate that the guest chooses.
+    let env = env_logger::Env::default().default_filter_or("info,virtio_queue=off");
+    env_logger::Builder::from_env(env).init();
+}
+
+/// The attachment, as far as it is made before anything else: an error in it is found before workers are started.
+enum Endpoint {
+    Connection(UnixStream),
+    Socket(Listener),
+    Local(Listener),
+}
+
+impl Endpoint {
+    fn open(attachment: &Attachment) -> Result<Self> {
+        Ok(match attachment {
+            Attachment::Descriptor(fd) => Self::Connection(inherited_socket(*fd)?),
+            Attachment::Socket(path) => Self::Socket(Listener::bind(path, SocketType::STREAM)?),
+            Attachment::Local(path) => Self::Local(Listener::bind(path, SocketType::SEQPACKET)?),
+        })
+    }
+}
+
+fn run(config: &Config) -> Result<()> {
+    // First of all: nothing of our own is open yet that could have the number of an inherited descriptor.
+    let endpoint = Endpoint::open(&config.attachment)?;
+    let joint = Joint::start(config).context("the VM cannot be served")?;
+    let (device, totals) = (&joint.device, joint.totals());
+    let stop = Stop::new()?;
+    let end = {
+        let (shut_down, device, totals, stop) =
+            (joint.shutdown(), device.clone(), totals.clone(), stop.clone());
+        move || {
+            // Read for the last time before the mediator is gone.
+            totals();
+            shut_down();
+            // The guest has heard of it by now, and can still close its sessions: once the connection is gone, a guest
+            // thread that waits for that would wait for ever.
+            let start = Instant::now();
+            while device.sessions_open() > 0 && start.elapsed() < CLOSING {
+                thread::sleep(Duration::from_millis(5));
+            }
+            stop.ask();
+        }
+    };
+    watch::start(end, totals.clone())?;
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        log::warn!("cannot tell the service manager that we are ready: {error}");
+    }
+    let vm = config.vm_id;
+    let ended = match endpoint {
+        Endpoint::Connection(stream) => {
+            log::info!("VM {vm}: serving the inherited connection");
+            daemon::serve_connection(stream, device, &stop).context("the connection to the VM has failed")
+        }
+        Endpoint::Socket(listener) => {
+            log::info!("VM {vm}: waiting for QEMU on {}", listener.path().display());
+            daemon::serve_listener(&listener, device, &stop).context("the socket has failed")
+        }
+        Endpoint::Local(listener) => {
+            log::info!("VM {vm}: waiting for processes of this host on {}", listener.path().display());
+            local::serve(&listener, device, &stop).context("the socket has failed")
+        }
+    };
+    totals();
+    joint.shut_down();
+    log::info!("totals: {}", totals());
+    ended
+}
+
+/// The connected socket that was handed over as descriptor `fd`.
+fn inherited_socket(fd: RawFd) -> Result<UnixStream> {
+    // SAFETY: `fd` is not negative (the command line refuses that); it is only asked whether it is open.
+    let candidate = unsafe { BorrowedFd::borrow_raw(fd) };
+    rustix::io::fcntl_getfd(candidate).context("the descriptor of --fd is not open")?;
+    // SAFETY: it is open, as was just seen; the parent opened it for us (that is what --fd says), and nothing of our own
+    // was opened before this is called, so there is no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    let kind = rustix::net::sockopt::socket_type(&fd).context("the descriptor of --fd is no socket")?;
+    if kind != SocketType::STREAM || rustix::net::getpeername(&fd).is_err() {
+        bail!("the descriptor of --fd is no connected stream socket");
+    }
+    Ok(UnixStream::from(fd))
+}

@@ -1,0 +1,48 @@
+//! Every test: unit and property tests of all crates, then the whole stack.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+/// Run every test: unit, property and whole-stack (fetches QEMU, guest kernels and NVIDIA's libraries into target/ at first)
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Only the crates' own tests: no VM, nothing fetched but crates
+    #[arg(long)]
+    unit: bool,
+    /// Only the whole-stack tests
+    #[arg(long, conflicts_with = "unit")]
+    stack: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// The crate of the whole-stack tests, and the machine room's own, which boots guests as well.
+const STACK: [&str; 2] = ["whole-stack", "harness"];
+
+impl Test {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        if !self.stack {
+            let mut command = crate::cargo(&["test", "--workspace", "--no-fail-fast"]);
+            for name in STACK {
+                command.args(["--exclude", name]);
+            }
+            command.args(&self.filter);
+            if crate::run(command)? != ExitCode::SUCCESS {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        if !self.unit {
+            let mut command = crate::cargo(&["test", "--no-fail-fast"]);
+            for name in STACK {
+                command.args(["--package", name]);
+            }
+            command.args(&self.filter);
+            // A guest has two CPUs and so has the smallest machine that runs this: one guest at a time.
+            command.args(["--", "--test-threads=1"]);
+            return crate::run(command);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
