@@ -360,6 +360,12 @@ impl Vm {
         self.end_all(None);
     }
 
+    /// Ends every session for good and tells the guests that it was the daemon: their calls fail with
+    /// [`event::DEATH_SHUTDOWN`]. The totals count what was done until the last of them ended.
+    pub fn shut_down(&self) {
+        self.end_all(Some(event::DEATH_SHUTDOWN));
+    }
+
     fn end_all(&self, reason: Option<u32>) {
         let entries: Vec<Entry> = self.shared.table().open.drain().map(|(_, entry)| entry).collect();
         for entry in &entries {
@@ -387,7 +393,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.end_all(Some(event::DEATH_SHUTDOWN));
+        self.shut_down();
     }
 }
 

@@ -124,7 +124,7 @@ impl Sessions for Mediator {
         pieces: Vec<Piece>,
         done: Done,
     ) {
-        assert!(va % 4096 == 0 && va + len <= 1 << 47);
+        assert!(va.is_multiple_of(4096) && va + len <= 1 << 47);
         check(&pieces, len);
         self.take_in(done);
     }

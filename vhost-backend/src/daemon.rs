@@ -96,7 +96,10 @@ pub fn serve_listener(listener: &Listener, device: &Arc<Device>, stop: &Stop) ->
         if stop.is_asked() {
             break Ok(());
         }
-        if let Some(finished) = active.take_if(|thread| thread.is_finished()) {
+        // Told by the thread itself, as the last thing it does: the end of a thread wakes nobody.
+        if ended.read().is_ok()
+            && let Some(finished) = active.take()
+        {
             join(finished, stop);
         }
         if active.is_none()
@@ -128,7 +131,6 @@ pub fn serve_listener(listener: &Listener, device: &Arc<Device>, stop: &Stop) ->
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => break Err(error.into()),
         }
-        let _ = ended.read();
         if next.is_none() {
             match listener.accept() {
                 Ok(Some(connection)) => next = Some((UnixStream::from(connection), Instant::now())),
@@ -154,16 +156,25 @@ fn start(
     ended: &Arc<EventFd>,
 ) -> io::Result<JoinHandle<()>> {
     stop.set_connection(Some(stream.as_fd().try_clone_to_owned()?));
-    let (device, ended) = (device.clone(), ended.clone());
+    let (device, ended) = (device.clone(), Ended(ended.clone()));
     thread::Builder::new().name("vhost-user".into()).spawn(move || {
+        let _ended = ended;
         match connection::serve(stream, &device) {
             Ok(()) => log::info!("the VM has disconnected"),
             Err(error) => log::error!("the connection to the VM has ended: {error}"),
         }
-        if let Err(error) = ended.write(1) {
+    })
+}
+
+/// Reports the end of a connection's thread, also if it panics.
+struct Ended(Arc<EventFd>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.write(1) {
             log::error!("cannot report the end of a connection: {error}");
         }
-    })
+    }
 }
 
 fn join(thread: JoinHandle<()>, stop: &Stop) {

@@ -19,6 +19,8 @@ use crate::totals::{Totals, WorkTotals};
 struct Joined {
     /// None once it was shut down.
     vm: RwLock<Option<Arc<Vm>>>,
+    /// What the workers had done when the VM was shut down.
+    last: RwLock<WorkTotals>,
     /// What does not change, kept here so that it outlives the VM.
     info: Vec<u8>,
     capabilities: u32,
@@ -71,6 +73,7 @@ impl Joint {
             device_count: vm.device_count(),
             fingerprint: vm.fingerprint(),
             vm: RwLock::new(Some(vm)),
+            last: RwLock::new(WorkTotals::default()),
         });
         let front = match config.attachment {
             Attachment::Local(_) => Front::Sockets,
@@ -94,13 +97,11 @@ impl Joint {
     /// What the totals are read from, for other threads.
     pub fn totals(&self) -> impl Fn() -> Totals + Clone + Send + 'static {
         let (device, joined) = (self.device.clone(), self.joined.clone());
-        let last = Arc::new(RwLock::new(WorkTotals::default()));
         move || {
-            // After the shutdown the last ones read count: the caller reads them before it shuts down.
-            if let Some(vm) = joined.vm() {
-                *last.write().unwrap_or_else(PoisonError::into_inner) = work_totals(&vm);
-            }
-            let work = *last.read().unwrap_or_else(PoisonError::into_inner);
+            let work = match joined.vm() {
+                Some(vm) => work_totals(&vm),
+                None => *joined.last.read().unwrap_or_else(PoisonError::into_inner),
+            };
             Totals { work, device: device.counters(), sessions_open: device.sessions_open() }
         }
     }
@@ -158,9 +159,9 @@ impl Joined {
     }
 
     fn shut_down(&self) {
-        // Dropping the last reference ends every session; others are held for the length of one call only.
-        let vm = self.vm.write().unwrap_or_else(PoisonError::into_inner).take();
-        drop(vm);
+        let Some(vm) = self.vm.write().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        vm.shut_down();
+        *self.last.write().unwrap_or_else(PoisonError::into_inner) = work_totals(&vm);
     }
 }
 

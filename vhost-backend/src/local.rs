@@ -74,7 +74,8 @@ impl EventSink for Local {
     }
 }
 
-/// Serves the processes that connect to `listener` until [`Stop`] is asked; returns when all their sessions are closed.
+/// Serves the processes that connect to `listener` until [`Stop`] is asked; returns when all connections have ended and
+/// the close of each session was asked for.
 ///
 /// # Errors
 /// The listener fails.

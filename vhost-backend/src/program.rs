@@ -81,11 +81,8 @@ fn run(config: &Config) -> Result<()> {
     let (device, totals) = (&joint.device, joint.totals());
     let stop = Stop::new()?;
     let end = {
-        let (shut_down, device, totals, stop) =
-            (joint.shutdown(), device.clone(), totals.clone(), stop.clone());
+        let (shut_down, device, stop) = (joint.shutdown(), device.clone(), stop.clone());
         move || {
-            // Read for the last time before the mediator is gone.
-            totals();
             shut_down();
             // The guest has heard of it by now, and can still close its sessions: once the connection is gone, a guest
             // thread that waits for that would wait for ever.
@@ -115,7 +112,6 @@ fn run(config: &Config) -> Result<()> {
             local::serve(&listener, device, &stop).context("the socket has failed")
         }
     };
-    totals();
     joint.shut_down();
     log::info!("totals: {}", totals());
     ended

@@ -119,10 +119,11 @@ fn inherited_connection_is_served_until_it_ends() {
     let theirs = std::os::fd::OwnedFd::from(theirs);
     // SAFETY: only async-signal-safe calls between fork and exec: dup2.
     unsafe {
-        command.args(["--fd", "7"]).pre_exec(move || {
-            let mut seven = std::os::fd::FromRawFd::from_raw_fd(7);
-            let done = rustix::io::dup2(&theirs, &mut seven);
-            std::mem::forget::<std::os::fd::OwnedFd>(seven);
+        command.args(["--fd", "100"]).pre_exec(move || {
+            // A number that nothing else has, neither here nor in the child before it execs.
+            let mut hundred = std::os::fd::FromRawFd::from_raw_fd(100);
+            let done = rustix::io::dup2(&theirs, &mut hundred);
+            std::mem::forget::<std::os::fd::OwnedFd>(hundred);
             Ok(done?)
         });
     }

@@ -3,6 +3,7 @@
 //! One file per task. Each says on standard error what it is doing, with the seconds since the start, and ends with the
 //! status of what it ran.
 
+mod bench;
 mod calls;
 mod demo;
 mod fmt;
@@ -28,6 +29,7 @@ struct Arguments {
 enum Task {
     Demo(demo::Demo),
     Test(test::Test),
+    Bench(bench::Bench),
     Vm(vm::Vm),
     Fmt(fmt::Fmt),
     Lint(lint::Lint),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(task) => task.run(),
         Task::Test(task) => task.run(),
+        Task::Bench(task) => task.run(),
         Task::Vm(task) => task.run(),
         Task::Fmt(task) => task.run(),
         Task::Lint(task) => task.run(),

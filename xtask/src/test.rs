@@ -21,6 +21,14 @@ pub(crate) struct Test {
 /// The crate of the whole-stack tests, and the machine room's own, which boots guests as well.
 const STACK: [&str; 2] = ["whole-stack", "harness"];
 
+/// The ring's parking, run by the model checker in every order that memory may show. Another kind of build, so it has a folder of its
+/// own.
+fn loom() -> std::process::Command {
+    let mut command = crate::cargo(&["test", "--release", "--package", "vgpu-ring", "--test", "loom"]);
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", harness::store("loom"));
+    command
+}
+
 impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
         if !self.stack {
@@ -30,6 +38,9 @@ impl Test {
             }
             command.args(&self.filter);
             if crate::run(command)? != ExitCode::SUCCESS {
+                return Ok(ExitCode::FAILURE);
+            }
+            if crate::run(loom())? != ExitCode::SUCCESS {
                 return Ok(ExitCode::FAILURE);
             }
         }
