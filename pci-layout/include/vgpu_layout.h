@@ -159,6 +159,11 @@
 #define VGPU_ENV_BYTES_MAX 16384
 /* Sessions that a VM may have at once; also the number of bits in the pending bitmap. */
 #define VGPU_SESSIONS_MAX 256
+/*
+ * vgpu_request_header.session of an VGPU_OPEN_SESSION in the local transport: the daemon chooses
+ * the slot, and the answer's body is its number, 64 bits.
+ */
+#define VGPU_SESSION_UNASSIGNED 4294967295
 /* Pinned regions that a session may have at once. */
 #define VGPU_REGIONS_MAX 4096
 /*
@@ -451,6 +456,13 @@ struct vgpu_event {
 #define VGPU_GUEST_WAITS_PROGRESS 1
 /* guest_parked: the guest sleeps until at least half of the frame area is free. */
 #define VGPU_GUEST_WAITS_SPACE 2
+/*
+ * First of the user addresses that workers keep free for guests' pinned memory, and that the
+ * guest's libcuda therefore takes for memory of its own making.
+ */
+#define VGPU_PINNED_WINDOW_START 17592186044416ULL
+/* The first address behind them. */
+#define VGPU_PINNED_WINDOW_END 26388279066624ULL
 /* Bytes of the session page. */
 #define VGPU_SESSION_PAGE_BYTES 4096
 /* Session state: the worker is being started. */

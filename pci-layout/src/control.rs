@@ -16,6 +16,9 @@ consts! {
     pub const ENV_BYTES_MAX: u32 = 16 * 1024;
     /// Sessions that a VM may have at once; also the number of bits in the pending bitmap.
     pub const SESSIONS_MAX: u32 = 256;
+    /// [`RequestHeader::session`] of an [`OPEN_SESSION`] in the local transport: the daemon chooses the slot, and the answer's body is
+    /// its number, 64 bits.
+    pub const SESSION_UNASSIGNED: u32 = 0xffff_ffff;
     /// Pinned regions that a session may have at once.
     pub const REGIONS_MAX: u32 = 4096;
 

@@ -54,6 +54,12 @@ consts! {
     /// `guest_parked`: the guest sleeps until at least half of the frame area is free.
     pub const GUEST_WAITS_SPACE: u32 = 2;
 
+    /// First of the user addresses that workers keep free for guests' pinned memory, and that the guest's libcuda therefore takes
+    /// for memory of its own making.
+    pub const PINNED_WINDOW_START: u64 = 0x1000_0000_0000;
+    /// The first address behind them.
+    pub const PINNED_WINDOW_END: u64 = 0x1800_0000_0000;
+
     /// Bytes of the session page.
     pub const SESSION_PAGE_BYTES: u32 = 4096;
     /// Session state: the worker is being started.

@@ -32,7 +32,7 @@ use peer::Peer;
 use slots::Slots;
 
 /// The session field of OPEN_SESSION: the daemon chooses the slot.
-pub const SLOT_UNASSIGNED: u32 = u32::MAX;
+pub use pci_layout::control::SESSION_UNASSIGNED as SLOT_UNASSIGNED;
 
 /// Connections at once. Each costs a thread; some have no session (yet).
 const CONNECTIONS_MAX: usize = 2 * SESSIONS_MAX as usize;

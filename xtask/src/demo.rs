@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use harness::kernel::Series;
 use harness::progress::step;
+use harness::qemu::{Qemu, Want};
 use harness::wheels::Toolkit;
 use whole_stack::artifacts::Profile;
 use whole_stack::vm::{Attach, PROGRAMS, Stack, Vm};
@@ -21,7 +22,7 @@ pub(crate) struct Demo {
     #[arg(long, value_enum, default_value_t = Guest::Debian12)]
     guest: Guest,
     /// QEMU's device that carries ours
-    #[arg(long, value_enum, default_value_t = Carrier::Fs)]
+    #[arg(long, value_enum, default_value_t = Carrier::Auto)]
     attach: Carrier,
     /// A prompt in the guest instead of the programs (they are in /opt/vgpu); the shell's end switches the guest off
     #[arg(long)]
@@ -41,6 +42,8 @@ enum Guest {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Carrier {
+    /// What the QEMU at hand offers, the first of these that it does
+    Auto,
     /// vhost-user-fs-pci: any QEMU from 7.2 on
     Fs,
     /// vhost-user-test-device-pci: QEMU 11 and newer
@@ -54,6 +57,8 @@ impl Demo {
             Guest::Debian13 => Series::V6_12,
         };
         let attach = match self.attach {
+            Carrier::Auto if Qemu::find(&Want::Any)?.has_device("vhost-user-fs-pci") => Attach::Fs,
+            Carrier::Auto => Attach::Generic,
             Carrier::Fs => Attach::Fs,
             Carrier::Generic => Attach::Generic,
         };

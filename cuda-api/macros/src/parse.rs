@@ -379,3 +379,58 @@ fn typed(input: ParseStream) -> Result<(Type, Option<Ident>)> {
     }
     Ok((input.parse()?, None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Chapter;
+
+    /// The error of a table with these rows.
+    fn refused(rows: &str) -> String {
+        match syn::parse_str::<Chapter>(&format!("memory; {rows}")) {
+            Ok(_) => panic!("taken: {rows}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (rows, why) in [
+            ("0x1 quick fn cuA(x: u32);", "`quick` is not a class"),
+            ("0x1 sync eager fn cuA(x: u32);", "`eager` is not a flag"),
+            ("0x1 sync fn cuA(borrow x: u32);", "`borrow` is not an argument form"),
+            ("0x1 posted fn cuA(out x: u32);", "a posted call has no outputs"),
+            ("0x1 sync fn cuA(in x: [u32; n]);", "names no value argument"),
+            ("0x1 sync fn cuA(devin x: [n + 1], n: usize);", "a length is a product"),
+            ("0x1 sync fn cuA(devout x: [rows(p, w, h)], p: usize, w: usize);", "names no value argument"),
+            ("0x1 sync custom \"f.rs\" fn cuA(x: u32);", "says what it sends"),
+            ("0x1 sync fn cuA(x: u32) wire (x: u32);", "`wire` belongs to"),
+            ("0x1 sync over cuB fn cuA(x: u32);", "`over` belongs to"),
+            ("0x1 sync fn cuA;", "only a refused row"),
+            ("0x1 sync fn cuA(); 0x1 sync fn cuB();", "used twice"),
+            ("0x1 sync fn cuA(); 0x2 sync fn cuA();", "has a row already"),
+            ("0x1 sync ptsz fn cuA(); 0x2 refused \"why\" fn cuA_ptsz;", "has a row already"),
+            ("0x1 sync fn cuA(opt handle x: H);", "`opt` goes before `out`"),
+        ] {
+            let said = refused(rows);
+            assert!(said.contains(why), "{rows}: {said}");
+        }
+    }
+
+    #[test]
+    fn every_form_is_understood() {
+        let rows = "0x1 sync may_block ptsz fn cuA(a: u32, handle b: H, new c: H, free d: H, in e: T, in f: [T; a], out g: T, \
+            opt out h: T, out i: [T; a], cstr j, devin k: [a * 4], devout l: [rows(a, a * 2, a)], bits m: [7]) also cuA_old; \
+            0x2 posted custom \"f.rs\" fn cuB(x: *mut u8) wire (bytes a, bulk b, fill c) -> (d: u64); \
+            0x3 sync custom \"f.rs\" over cuB fn cuC(); 0x4 local \"f.rs\" fn cuD(); 0x5 refused \"why\" fn cuE; \
+            0x6 posted internal fn vgpuF() wire (x: u64);";
+        let chapter = syn::parse_str::<Chapter>(&format!("memory; {rows}")).unwrap();
+        assert_eq!(chapter.rows.len(), 6);
+        crate::emit::chapter(&chapter).unwrap();
+    }
+
+    #[test]
+    fn a_shape_has_no_blanks_of_the_compilers_making() {
+        let chapter = syn::parse_str::<Chapter>("m; 0x1 sync fn cuA(in  x :[T;n] , n:usize);").unwrap();
+        assert_eq!(chapter.rows[0].shape, "sync cuA inx:[T;n],n:usize");
+    }
+}

@@ -10,6 +10,7 @@ use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUcontext, CUdeviceptr, attribute};
 use cuda_api::{CUresult, CuResult};
 use pci_layout::control::MAP_READ_ONLY;
+use pci_layout::ring::{PINNED_WINDOW_END, PINNED_WINDOW_START};
 use transport::{AreaError, Kind, Region};
 
 use crate::gate;
@@ -18,7 +19,7 @@ use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
 
 /// Where memory from cuMemHostAlloc lies: addresses that the worker keeps free for it.
-pub const WINDOW: std::ops::Range<u64> = 0x1000_0000_0000..0x1800_0000_0000;
+pub const WINDOW: std::ops::Range<u64> = PINNED_WINDOW_START..PINNED_WINDOW_END;
 const PAGE: u64 = pci_layout::PAGE_BYTES;
 /// Large allocations start where a huge page can.
 const HUGE_PAGE: u64 = 2 << 20;

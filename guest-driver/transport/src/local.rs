@@ -29,7 +29,7 @@ use channel::{Channel, is_hung_up, lock};
 mod channel;
 
 /// The session slot in OPEN_SESSION over the local transport: the daemon chooses.
-pub const SESSION_UNASSIGNED: u32 = 0xffff_ffff;
+pub use pci_layout::control::SESSION_UNASSIGNED;
 
 /// A worker has to start and to initialise the driver.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);

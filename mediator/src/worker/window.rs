@@ -3,6 +3,7 @@
 use std::io::Result;
 use std::ops::Range;
 
+use pci_layout::ring::{PINNED_WINDOW_END, PINNED_WINDOW_START};
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// User addresses at which a guest's libcuda puts the memory of `cuMemHostAlloc` and its kin, in every guest process. A
@@ -11,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 ///
 /// The driver accepts device memory nearly everywhere in 0x1000_0000_0000..0x7e00_0000_0000; whoever places device
 /// memory by hint keeps out of this window, since it is never free in the worker.
-pub const PINNED_WINDOW: Range<u64> = 0x1000_0000_0000..0x1800_0000_0000;
+pub const PINNED_WINDOW: Range<u64> = PINNED_WINDOW_START..PINNED_WINDOW_END;
 
 /// Takes the window. Fails if anything of it is taken already.
 pub(super) fn reserve() -> Result<()> {
