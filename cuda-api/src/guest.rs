@@ -21,11 +21,19 @@ pub trait Guest {
     /// The CUresult of the call, or of the transport's failure.
     fn call<C: Call>(&self, fields: C::In<'_>) -> CuResult<C::Out>;
 
-    /// Sends a call that the stub has proved valid, without waiting. Under VGPU_STRICT=1 it waits all the same.
+    /// Sends a call that the stub has proved valid, without waiting, once an executor is known to carry out the row with these flags
+    /// (`variant`). Under VGPU_STRICT=1 it waits all the same.
     ///
     /// # Errors
     /// As for `call`; an error that the driver finds later comes out of a later call of this thread.
-    fn post<C: Call<Out = ()>>(&self, fields: C::In<'_>) -> CuResult<()>;
+    fn post<C: Call<Out = ()>>(&self, fields: C::In<'_>, variant: u32) -> CuResult<()>;
+
+    /// As `post`, and waits until it is done: a copy or fill without a stream of its own is synchronous where an end is host
+    /// memory (CUDA Driver API, "API synchronization behavior").
+    ///
+    /// # Errors
+    /// As for `post`, and the error of the work itself.
+    fn post_and_settle<C: Call<Out = ()>>(&self, fields: C::In<'_>) -> CuResult<()>;
 
     /// The handle is one that this process was given and that has not been destroyed (or one of the kind's special values).
     ///
@@ -42,11 +50,11 @@ pub trait Guest {
     /// The object is gone, or was never made.
     fn forget<H: Handle>(&self, handle: H);
 
-    /// The whole range lies in one allocation of this process that a call may access so.
+    /// The whole range lies in one allocation of this process that a call may access so. True: the CPU can access it, too.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE.
-    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<()>;
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<bool>;
 }
 
 /// Turns a stub's outcome into what the C caller gets.

@@ -23,6 +23,7 @@ pub mod calls;
 pub mod guest;
 pub mod host;
 pub mod info;
+pub mod overtake;
 pub mod rows;
 pub mod types;
 pub mod wire;

@@ -276,6 +276,13 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
         quote!(#n: #t)
     });
     let (mut checks, mut values, mut undo, mut done) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // A posted call that is in no stream is synchronous where its memory is the host's.
+    let settles = r.class == Class::Posted
+        && r.args.iter().any(|a| matches!(a.kind, Kind::DevIn(_) | Kind::DevOut(_)))
+        && !r.args.iter().any(|a| matches!(a.kind, Kind::Handle(_)));
+    if settles {
+        checks.push(quote!(let mut host_memory = false;));
+    }
     for a in &r.args {
         let n = &a.name;
         match &a.kind {
@@ -314,7 +321,8 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
             Kind::DevIn(e) | Kind::DevOut(e) => {
                 let len = product(e)?;
                 let access = if matches!(a.kind, Kind::DevIn(_)) { quote!(Read) } else { quote!(Write) };
-                checks.push(quote!(guest.check_range(#n, #len, crate::host::Access::#access)?;));
+                let check = quote!(guest.check_range(#n, #len, crate::host::Access::#access)?);
+                checks.push(if settles { quote!(host_memory |= #check;) } else { quote!(#check;) });
                 values.push(quote!(#n));
             }
             Kind::Out(_) => checks.push(quote!(crate::guest::not_null(#n)?;)),
@@ -356,7 +364,21 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
             _ => quote!(unsafe { #n.write_unaligned(#o) };),
         });
     }
-    let send = if r.class == Class::Posted { quote!(post) } else { quote!(call) };
+    let row = quote!(super::row::#name);
+    // Flags are what an executor may have some of and not others.
+    let variant = r.args.iter().filter(|a| matches!(a.kind, Kind::Bits(_))).fold(quote!(0u32), |all, a| {
+        let n = &a.name;
+        quote!(#all | #n)
+    });
+    let send = match r.class {
+        Class::Posted if settles => quote!(if host_memory {
+            guest.post_and_settle::<#row>((#(#values,)*))
+        } else {
+            guest.post::<#row>((#(#values,)*), #variant)
+        }),
+        Class::Posted => quote!(guest.post::<#row>((#(#values,)*), #variant)),
+        _ => quote!(guest.call::<#row>((#(#values,)*))),
+    };
     Ok(quote! {
         #(#docs)*
         ///
@@ -368,7 +390,7 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
                 #(#checks)*
                 // SAFETY of the emitted reads and writes: each pointer was checked against NULL above, and CUDA's contract
                 // with the caller gives its extent.
-                match guest.#send::<super::row::#name>((#(#values,)*)) {
+                match #send {
                     Ok(#pattern) => { #(#done)* Ok(()) }
                     Err(error) => { #(#undo)* Err(error) }
                 }
@@ -425,7 +447,8 @@ fn info(r: &Row) -> TokenStream {
     }
 }
 
-/// `half thread name = row (arg: type, …);` for every exported name.
+/// `half thread name = row (arg: type, …);` for every exported name. `half` says who answers: `local` and `custom` are hand-written
+/// (the second ones travel), `generic` is the stub, `refused` nobody.
 fn exports(r: &Row) -> Vec<TokenStream> {
     if r.internal {
         return Vec::new();
@@ -433,7 +456,7 @@ fn exports(r: &Row) -> Vec<TokenStream> {
     let name = &r.name;
     let half = match r.class {
         Class::Refused => quote!(refused),
-        Class::Local => quote!(custom),
+        Class::Local => quote!(local),
         _ if r.custom.is_some() => quote!(custom),
         _ => quote!(generic),
     };

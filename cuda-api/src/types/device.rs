@@ -41,6 +41,9 @@ pub mod func_attribute {
     pub const MAX_DYNAMIC_SHARED_SIZE_BYTES: usize = 8;
     pub const PREFERRED_SHARED_MEMORY_CARVEOUT: usize = 9;
     pub const CLUSTER_SIZE_MUST_BE_SET: usize = 10;
+    pub const REQUIRED_CLUSTER_WIDTH: usize = 11;
+    pub const REQUIRED_CLUSTER_HEIGHT: usize = 12;
+    pub const REQUIRED_CLUSTER_DEPTH: usize = 13;
     pub const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: usize = 14;
     /// How many there are.
     pub const COUNT: usize = 16;

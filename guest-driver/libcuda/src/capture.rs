@@ -27,6 +27,7 @@ fn check_stream(stream: CUstream) -> CuResult<()> {
 /// cuStreamIsCapturing.
 pub unsafe fn cuStreamIsCapturing(stream: CUstream, status: *mut u32) -> CUresult {
     finish((|| {
+        initialised()?.alive()?;
         check_stream(stream)?;
         not_null(status)?;
         let value = if CAPTURES.load(Ordering::Acquire) == 0 {
@@ -62,12 +63,18 @@ pub unsafe fn cuStreamEndCapture(stream: CUstream, to: *mut CUgraph) -> CUresult
         let process = initialised()?;
         let graph: CUgraph = process.objects.insert_plain(thread::current_context().0)?;
         let outcome = gate::call::<row::cuStreamEndCapture>((stream, graph));
-        // An invalidated capture has ended as well; a stream that was not capturing had none to end.
-        if !matches!(outcome, Err(CUresult::ILLEGAL_STATE | CUresult::NOT_SUPPORTED)) {
+        // An invalidated capture has ended as well. After any other error it may go on (another thread's, another stream's): one
+        // counted too many costs a question to the worker, one too few a wrong answer.
+        if matches!(
+            outcome,
+            Ok(()) | Err(CUresult::STREAM_CAPTURE_INVALIDATED | CUresult::STREAM_CAPTURE_UNJOINED)
+        ) {
             let _ = CAPTURES.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
         }
         if let Err(error) = outcome {
             process.objects.remove_plain(graph);
+            // SAFETY: not NULL; room for a handle by CUDA's contract, which is NULL where the capture came to nothing.
+            unsafe { to.write(CUgraph::NULL) };
             return Err(error);
         }
         // SAFETY: not NULL; room for a handle by CUDA's contract.

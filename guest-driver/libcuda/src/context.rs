@@ -2,8 +2,9 @@
 //! one is current with each frame.
 
 use std::ffi::c_void;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use cuda_api::calls::context::row;
 use cuda_api::guest::{finish, not_null};
@@ -25,6 +26,8 @@ pub struct ContextRecord {
     pub id: u64,
     /// A device's primary context; it is never removed, only inactive.
     pub primary: bool,
+    /// Somebody destroys it: nobody else does.
+    ending: AtomicBool,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -34,15 +37,26 @@ const API_VERSION: u32 = 3020;
 /// The CUctx_flags that exist.
 const FLAGS_MASK: u32 = 0xff;
 
-/// A device's primary context.
+/// A device's primary context. The worker has retained it once while it is active, and not at all otherwise: who retains and
+/// releases it here is counted here.
 pub struct Primary {
     /// Its handle: the same for the life of the process.
     pub handle: CUcontext,
-    /// How often it is retained.
-    retained: Mutex<u64>,
-    /// Retained at least once; read without the lock.
-    active: AtomicU32,
+    life: Mutex<Life>,
+    /// Signalled when an ending is over.
+    ended: Condvar,
+    /// The worker has it; read without the lock.
+    active: AtomicBool,
     flags: AtomicU32,
+}
+
+#[derive(Default)]
+struct Life {
+    /// How often it is retained. A reset leaves the number as it is (CUDA Driver API, cuDevicePrimaryCtxReset).
+    retained: u64,
+    /// The thread that ends it now. Its libraries' destructors run then and call the driver, so the lock is not held; other
+    /// threads wait, or the worker would end what they have just retained.
+    ending: Option<ThreadId>,
 }
 
 impl Primary {
@@ -56,16 +70,65 @@ impl Primary {
             flags: AtomicU32::new(0),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             primary: true,
+            ending: AtomicBool::new(false),
         };
         let handle = CUcontext(objects.contexts.insert(record)?);
-        Ok(Primary { handle, retained: Mutex::new(0), active: AtomicU32::new(0), flags: AtomicU32::new(0) })
+        Ok(Primary {
+            handle,
+            life: Mutex::default(),
+            ended: Condvar::new(),
+            active: AtomicBool::new(false),
+            flags: AtomicU32::new(0),
+        })
     }
-}
 
-impl Primary {
-    /// It is retained: the worker has it.
+    /// It is retained and was not reset since: the worker has it.
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Acquire) != 0
+        self.active.load(Ordering::Acquire)
+    }
+
+    fn set_active(&self, process: &Process, active: bool) {
+        self.active.store(active, Ordering::Release);
+        // Threads remember of their current context whether the worker has it.
+        process.objects.contexts.changed();
+    }
+
+    /// Its life, while nobody ends it.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_CONTEXT_IS_DESTROYED in a destructor that runs because the calling thread ends it.
+    fn life(&self) -> CuResult<MutexGuard<'_, Life>> {
+        let mut life = lock(&self.life);
+        while let Some(thread) = life.ending {
+            if thread == std::thread::current().id() {
+                return Err(CUresult::CONTEXT_IS_DESTROYED);
+            }
+            life = self.ended.wait(life).unwrap_or_else(|e| e.into_inner());
+        }
+        Ok(life)
+    }
+
+    /// Ends the context: its contents here, then `tell`s the worker.
+    fn end(
+        &self,
+        process: &Process,
+        mut life: MutexGuard<'_, Life>,
+        tell: impl FnOnce() -> CuResult<()>,
+    ) -> CuResult<()> {
+        /// Lets the others in again, by a panic's unwinding, too.
+        struct Ending<'a>(&'a Primary);
+        impl Drop for Ending<'_> {
+            fn drop(&mut self) {
+                lock(&self.0.life).ending = None;
+                self.0.ended.notify_all();
+            }
+        }
+        life.ending = Some(std::thread::current().id());
+        drop(life);
+        let _ending = Ending(self);
+        forget_contents(process, self.handle);
+        self.set_active(process, false);
+        tell()
     }
 }
 
@@ -107,31 +170,30 @@ pub fn current() -> CuResult<CUcontext> {
     if ctx.is_null() { Err(CUresult::INVALID_CONTEXT) } else { Ok(ctx) }
 }
 
-/// Everything of a context is gone.
+/// Everything of a context goes; the worker still has the context, and destructors may use it.
 fn forget_contents(process: &Process, ctx: CUcontext) {
     crate::cls::context_destroyed(ctx);
+    crate::host_memory::context_destroyed(process, ctx);
     process.objects.remove_of_context(ctx.0);
     for range in process.ranges.remove_where(|r| r.context == ctx.0 && !r.kind.is_host()) {
         process.reservations.release(range.start, range.len);
     }
     crate::library::context_destroyed(process, ctx);
-    crate::host_memory::context_destroyed(process, ctx);
 }
 
 /// cuDevicePrimaryCtxRetain.
 pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        process.alive()?;
         not_null(pctx)?;
         let primary = primary(process, dev)?;
-        let mut retained = lock(&primary.retained);
-        if *retained == 0 {
+        let mut life = primary.life()?;
+        if !primary.is_active() {
             let fields = (primary.handle, process.host_ordinal(dev)?, primary.flags.load(Ordering::Relaxed));
             gate::call::<row::cuDevicePrimaryCtxRetain>(fields)?;
-            primary.active.store(1, Ordering::Release);
+            primary.set_active(process, true);
         }
-        *retained += 1;
+        life.retained += 1;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { pctx.write(primary.handle) };
         Ok(())
@@ -143,38 +205,34 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
         let primary = primary(process, dev)?;
-        let mut retained = lock(&primary.retained);
-        match *retained {
-            0 => return Err(CUresult::INVALID_CONTEXT),
-            1 => {
-                primary.active.store(0, Ordering::Release);
-                *retained = 0;
-                drop(retained);
-                forget_contents(process, primary.handle);
-                gate::call::<row::cuDevicePrimaryCtxRelease_v2>((
-                    primary.handle,
-                    process.host_ordinal(dev)?,
-                ))?;
-            }
-            _ => *retained -= 1,
+        let mut life = primary.life()?;
+        life.retained = life.retained.checked_sub(1).ok_or(CUresult::INVALID_CONTEXT)?;
+        if life.retained != 0 || !primary.is_active() {
+            return Ok(());
         }
-        Ok(())
+        let host_device = process.host_ordinal(dev)?;
+        primary.end(process, life, || {
+            gate::call::<row::cuDevicePrimaryCtxRelease_v2>((primary.handle, host_device))
+        })
     })())
 }
 
-/// cuDevicePrimaryCtxReset.
+/// cuDevicePrimaryCtxReset: the context goes, those who have retained it still have to release it.
 pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
         process.alive()?;
         let primary = primary(process, dev)?;
-        {
-            let mut retained = lock(&primary.retained);
-            primary.active.store(0, Ordering::Release);
-            *retained = 0;
+        let life = primary.life()?;
+        if !primary.is_active() {
+            return Ok(());
         }
-        forget_contents(process, primary.handle);
-        gate::call::<row::cuDevicePrimaryCtxReset_v2>((primary.handle, process.host_ordinal(dev)?))
+        let host_device = process.host_ordinal(dev)?;
+        primary.end(process, life, || {
+            gate::call::<row::cuDevicePrimaryCtxReset_v2>((primary.handle, host_device))?;
+            // The worker's own count goes back to none: whoever uses the context next retains it there again.
+            gate::call::<row::cuDevicePrimaryCtxRelease_v2>((primary.handle, host_device))
+        })
     })())
 }
 
@@ -217,6 +275,7 @@ fn create(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CuResult<()> {
         flags: AtomicU32::new(flags),
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         primary: false,
+        ending: AtomicBool::new(false),
     };
     let ctx = CUcontext(process.objects.contexts.insert(record)?);
     if let Err(error) = gate::call::<row::cuCtxCreate_v2>((ctx, flags, process.host_ordinal(dev)?)) {
@@ -278,7 +337,9 @@ pub unsafe fn cuCtxCreate_v4(
 pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        if record(ctx)?.primary {
+        process.alive()?;
+        let record = record(ctx)?;
+        if record.primary || record.ending.swap(true, Ordering::AcqRel) {
             return Err(CUresult::INVALID_CONTEXT);
         }
         forget_contents(process, ctx);
@@ -427,7 +488,7 @@ pub unsafe fn cuCtxGetStreamPriorityRange(least: *mut i32, greatest: *mut i32) -
 
 /// cuCtxSynchronize.
 pub unsafe fn cuCtxSynchronize() -> CUresult {
-    finish((|| gate::call::<row::cuCtxSynchronize>((current_initialised()?,)))())
+    finish((|| synchronize(current_initialised()?))())
 }
 
 fn current_initialised() -> CuResult<CUcontext> {
@@ -435,11 +496,17 @@ fn current_initialised() -> CuResult<CUcontext> {
     current()
 }
 
+/// What of the context's work this thread posted in vain comes out here.
+fn synchronize(ctx: CUcontext) -> CuResult<()> {
+    gate::call::<row::cuCtxSynchronize>((ctx,))?;
+    gate::deferred_error()
+}
+
 /// cuCtxSynchronize_v2: NULL means the current context.
 pub unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
     finish((|| {
         let ctx = if ctx.is_null() { current_initialised()? } else { ctx };
         record(ctx)?;
-        gate::call::<row::cuCtxSynchronize>((ctx,))
+        synchronize(ctx)
     })())
 }

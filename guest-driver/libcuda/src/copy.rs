@@ -83,8 +83,8 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Fetches bytes from the device in as many frames as it takes; `post` sends one without waiting, `last` sends the last and
-    /// waits. An error of a posted one comes out here.
+    /// Fetches bytes from the device in as many frames as it takes; all but the last are posted. The call has waited for the
+    /// device, so an error of anything that this thread posted before comes out here.
     ///
     /// # Safety
     /// `to` has room for `len` bytes.
@@ -96,6 +96,7 @@ impl Lane<'_> {
     ) -> CuResult<()> {
         if len <= INLINE_LIMIT {
             let bytes = send(self, 0, len, Fill::Inline { len: len as u64 }, true)?;
+            self.deferred_error()?;
             if bytes.len() != len {
                 return Err(CUresult::UNKNOWN);
             }
@@ -121,7 +122,10 @@ impl Lane<'_> {
                 }
                 asked += part;
             }
-            outcome?;
+            if let Err(error) = outcome {
+                // A part that was posted before may have failed as well, and first: one error is enough.
+                return Err(self.deferred_error().err().unwrap_or(error));
+            }
             let Some((slot, at, part)) = flying.pop_front() else { break };
             let until = self.state.staging_slots[slot.index];
             self.ring()?.wait_bulk(until).map_err(|e| gate::call_failure(&e))?;
@@ -129,17 +133,13 @@ impl Lane<'_> {
             unsafe { std::ptr::copy_nonoverlapping(slot.at, to.add(at), part) };
             got += part;
         }
-        match self.ring()?.take_async_error() {
-            None => Ok(()),
-            Some((result, _)) => Err(CUresult(result)),
-        }
+        self.deferred_error()
     }
 }
 
 /// What a copy's ends are.
 fn is_pinned(process: &Process, address: u64, len: usize) -> bool {
-    process.ranges.find(address).is_some_and(|r| r.kind.is_host())
-        && process.ranges.check(address, len as u64, Access::Read).is_ok()
+    process.ranges.check(address, len as u64, Access::Read) == Ok(true)
 }
 
 fn ready(process: &Process, lane: &Lane<'_>) -> CuResult<()> {
@@ -249,16 +249,28 @@ fn synchronous_stream() -> Option<CUstream> {
     (stream == cuda_api::types::STREAM_PER_THREAD).then_some(stream)
 }
 
+/// What a copy from or to host memory is, given that the other end is the device's: pinned memory and anything longer than a frame
+/// needs no staging.
+fn way(process: &Process, host: u64, len: usize, unshared: Direction) -> Direction {
+    if len > INLINE_LIMIT && is_pinned(process, host, len) { Direction::Shared } else { unshared }
+}
+
 /// cuMemcpyHtoD.
 pub unsafe fn cuMemcpyHtoD_v2(dst: CUdeviceptr, src: *const c_void, len: usize) -> CUresult {
-    // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { synchronous(dst, src as u64, len, Direction::HostToDevice) })
+    finish((|| {
+        let way = way(crate::process::initialised()?, src as u64, len, Direction::HostToDevice);
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { synchronous(dst, src as u64, len, way) }
+    })())
 }
 
 /// cuMemcpyDtoH.
 pub unsafe fn cuMemcpyDtoH_v2(dst: *mut c_void, src: CUdeviceptr, len: usize) -> CUresult {
-    // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { synchronous(dst as u64, src, len, Direction::DeviceToHost) })
+    finish((|| {
+        let way = way(crate::process::initialised()?, dst as u64, len, Direction::DeviceToHost);
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { synchronous(dst as u64, src, len, way) }
+    })())
 }
 
 /// cuMemcpyHtoDAsync.
@@ -308,64 +320,54 @@ fn direction(process: &Process, dst: u64, src: u64) -> Direction {
 /// Host ends have `len` readable or writable bytes.
 unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResult<()> {
     let stream = synchronous_stream();
+    let waited = stream.unwrap_or(cuda_api::types::STREAM_DEFAULT);
     match way {
-        // SAFETY: this function's contract is the callees'.
+        // SAFETY: this function's contract is the callee's.
         Direction::HostToDevice => unsafe {
-            // Through the per-thread stream, pinned memory would be read later; staged it is read now.
-            host_to_device_now(dst, src as *const u8, len, stream)
+            host_to_device(dst, src as *const u8, len, stream)?;
+            // The bytes are staged. What reads the memory on the device comes after the copy, but the CPU may do so at once; and
+            // in a stream of its own, pinned memory is read only when the stream gets there.
+            let dst_is_host = is_pinned(crate::process::initialised()?, dst, len);
+            if stream.is_some() || dst_is_host { gate::wait_for(waited) } else { Ok(()) }
         },
         // SAFETY: as above.
         Direction::DeviceToHost => unsafe {
             device_to_host(dst as *mut u8, src, len, stream)?;
-            wait_for(stream)
+            // Pinned memory is written when the stream gets there.
+            if stream.is_some() { gate::wait_for(waited) } else { Ok(()) }
         },
         Direction::Shared => {
-            gate::with_ring(|process, lane| {
+            let host_memory = gate::with_ring(|process, lane| {
                 ready(process, lane)?;
-                process.ranges.check(dst, len as u64, Access::Write)?;
-                process.ranges.check(src, len as u64, Access::Read)?;
-                let stream = stream.unwrap_or(cuda_api::types::STREAM_DEFAULT);
-                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, stream), false)
+                let host_memory = process.ranges.check(dst, len as u64, Access::Write)?
+                    | process.ranges.check(src, len as u64, Access::Read)?;
+                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                Ok(host_memory)
             })?;
-            wait_for(Some(stream.unwrap_or(cuda_api::types::STREAM_DEFAULT)))
+            // Between two places of the device nobody waits (CUDA Driver API, "API synchronization behavior").
+            if host_memory { gate::wait_for(waited) } else { Ok(()) }
         }
         Direction::HostToHost => {
             gate::with_ring(|process, lane| ready(process, lane))?;
-            wait_for(Some(stream.unwrap_or(cuda_api::types::STREAM_DEFAULT)))?;
-            if len != 0 && (dst == 0 || src == 0) {
-                return Err(CUresult::INVALID_VALUE);
-            }
-            // SAFETY: both ends are the caller's host memory; they may overlap.
-            unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, len) };
-            Ok(())
+            gate::wait_for(waited)?;
+            // SAFETY: as above.
+            unsafe { within_host(dst, src, len) }
         }
     }
 }
 
 /// # Safety
-/// `from` has `len` readable bytes.
-unsafe fn host_to_device_now(
-    dst: u64,
-    from: *const u8,
-    len: usize,
-    stream: Option<CUstream>,
-) -> CuResult<()> {
-    match stream {
-        // SAFETY: this function's contract is the callee's.
-        None => unsafe { host_to_device(dst, from, len, None) },
-        Some(stream) => {
-            // SAFETY: as above.
-            unsafe { host_to_device(dst, from, len, Some(stream)) }?;
-            wait_for(Some(stream))
-        }
+/// Both ends have `len` readable or writable bytes, or are NULL. They may overlap.
+unsafe fn within_host(dst: u64, src: u64, len: usize) -> CuResult<()> {
+    if len == 0 {
+        return Ok(());
     }
-}
-
-fn wait_for(stream: Option<CUstream>) -> CuResult<()> {
-    match stream {
-        None => Ok(()),
-        Some(stream) => gate::call::<cuda_api::calls::stream::row::cuStreamSynchronize>((stream,)),
+    if dst == 0 || src == 0 {
+        return Err(CUresult::INVALID_VALUE);
     }
+    // SAFETY: by this function's contract; neither is NULL.
+    unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, len) };
+    Ok(())
 }
 
 /// cuMemcpy.
@@ -395,10 +397,9 @@ pub unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, len: usize, stre
             // Two host ends: done when the stream gets there, which is waited for.
             Direction::HostToHost => {
                 crate::process::initialised()?.objects.check(stream)?;
-                wait_for(Some(stream))?;
-                // SAFETY: CUDA's contract with the caller: both ends are its host memory; they may overlap.
-                unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, len) };
-                Ok(())
+                gate::wait_for(stream)?;
+                // SAFETY: CUDA's contract with the caller: both ends are its host memory.
+                unsafe { within_host(dst, src, len) }
             }
         }
     })())

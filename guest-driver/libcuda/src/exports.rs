@@ -37,6 +37,13 @@ fn guarded(body: impl FnOnce() -> CUresult) -> CUresult {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(CUresult::UNKNOWN)
 }
 
+/// Runs the body of a call that travels. An error of an earlier posted call of this thread comes out here, once, before
+/// the call has done anything: what it names is as it was.
+#[inline]
+fn travelling(body: impl FnOnce() -> CUresult) -> CUresult {
+    guarded(|| crate::gate::deferred_error().err().unwrap_or_else(body))
+}
+
 #[cold]
 fn refuse(name: &'static str) -> CUresult {
     crate::log::once(name, || {
@@ -59,14 +66,14 @@ macro_rules! export {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the stub's own.
-            guarded(|| unsafe { cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg),*) })
+            travelling(|| unsafe { cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg),*) })
         }
     };
     (@one generic perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             // SAFETY: as for the plain function.
-            guarded(|| crate::thread::per_thread_default(|| unsafe {
+            travelling(|| crate::thread::per_thread_default(|| unsafe {
                 cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg.per_thread()),*)
             }))
         }
@@ -75,10 +82,24 @@ macro_rules! export {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
-            guarded(|| unsafe { crate::exports::custom::$row($($arg),*) })
+            travelling(|| unsafe { crate::exports::custom::$row($($arg),*) })
         }
     };
     (@one custom perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            // SAFETY: as for the plain function.
+            travelling(|| crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
+        }
+    };
+    (@one local plain $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
+            guarded(|| unsafe { crate::exports::custom::$row($($arg),*) })
+        }
+    };
+    (@one local perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             // SAFETY: as for the plain function.

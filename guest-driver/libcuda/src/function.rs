@@ -2,11 +2,11 @@
 
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use cuda_api::calls::launch::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUfunction, CUmodule, FunctionInfo, ParamInfo, func_attribute};
+use cuda_api::types::{CUfunction, CUlibrary, CUmodule, FunctionInfo, ParamInfo, func_attribute};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
@@ -27,17 +27,34 @@ pub struct FunctionRecord {
     pub param_bytes: usize,
     attributes: [AtomicI32; func_attribute::COUNT],
     valid: AtomicU32,
+    /// Configurations in which the driver has launched it ([`crate::launch`]), 0 = none.
+    proven: [AtomicU64; PROVEN],
+    next_proven: AtomicUsize,
 }
+
+/// How many configurations of a function are remembered as proven.
+const PROVEN: usize = 8;
+
+/// Bytes of parameters that a kernel has at most: 32764 since CUDA 12.1 (CUDA C++ Programming Guide, "__global__").
+const PARAM_BYTES_MAX: u32 = 32 << 10;
 
 impl FunctionRecord {
     /// From what came with it.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_UNKNOWN where the host's word about the parameters makes no sense: it sizes a buffer of this process.
     pub fn new(
         context: u64,
         parent: u64,
         name: CString,
         info: &FunctionInfo,
         params: Vec<ParamInfo>,
-    ) -> Self {
+    ) -> CuResult<Self> {
+        let fits = |p: &ParamInfo| p.offset.checked_add(p.size).is_some_and(|end| end <= info.param_bytes);
+        if info.param_bytes > PARAM_BYTES_MAX || !params.iter().all(fits) {
+            crate::log::say(|| format!("{}: parameters that cannot be", name.to_string_lossy()));
+            return Err(CUresult::UNKNOWN);
+        }
         let record = FunctionRecord {
             context,
             parent,
@@ -46,17 +63,36 @@ impl FunctionRecord {
             param_bytes: info.param_bytes as usize,
             attributes: [const { AtomicI32::new(0) }; func_attribute::COUNT],
             valid: AtomicU32::new(0),
+            proven: [const { AtomicU64::new(0) }; PROVEN],
+            next_proven: AtomicUsize::new(0),
         };
         record.update(info);
-        record
+        Ok(record)
     }
 
-    /// Its attributes have changed.
+    /// Its attributes have changed: what was proven with the old ones no longer is.
     pub fn update(&self, info: &FunctionInfo) {
         for (to, from) in self.attributes.iter().zip(info.attributes) {
             to.store(from, Ordering::Relaxed);
         }
         self.valid.store(info.valid, Ordering::Release);
+        for proven in &self.proven {
+            proven.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The driver has launched it in this configuration.
+    #[inline]
+    pub fn is_proven(&self, configuration: u64) -> bool {
+        self.proven.iter().any(|p| p.load(Ordering::Relaxed) == configuration)
+    }
+
+    /// Remembers that the driver launches it in this configuration.
+    pub fn prove(&self, configuration: u64) {
+        let place = self.next_proven.fetch_add(1, Ordering::Relaxed) % PROVEN;
+        if !self.is_proven(configuration) {
+            self.proven[place].store(configuration, Ordering::Relaxed);
+        }
     }
 
     /// An attribute's value.
@@ -73,7 +109,10 @@ impl FunctionRecord {
     }
 
     /// The same function under another handle and parent.
-    pub fn copy_for(&self, context: u64, parent: u64) -> Self {
+    ///
+    /// # Errors
+    /// As for [`FunctionRecord::new`].
+    pub fn copy_for(&self, context: u64, parent: u64) -> CuResult<Self> {
         let mut attributes = [0; func_attribute::COUNT];
         for (to, from) in attributes.iter_mut().zip(&self.attributes) {
             *to = from.load(Ordering::Relaxed);
@@ -106,7 +145,7 @@ pub fn find(process: &Process, function: u64) -> CuResult<Arc<FunctionRecord>> {
     objects.functions.get(function).or_else(|| objects.kernels.get(function)).ok_or(CUresult::INVALID_HANDLE)
 }
 
-/// The record of a function or kernel, without a lock where the thread has launched it before.
+/// The record of a function or kernel for a launch, without a lock where the thread has launched it before.
 ///
 /// # Errors
 /// CUDA_ERROR_INVALID_HANDLE.
@@ -129,7 +168,9 @@ pub fn find_remembered<'t>(
 pub unsafe fn cuFuncGetAttribute(value: *mut i32, attribute: i32, function: CUfunction) -> CUresult {
     finish((|| {
         not_null(value)?;
-        let found = find(initialised()?, function.0)?.attribute(attribute)?;
+        let process = initialised()?;
+        process.alive()?;
+        let found = find(process, function.0)?.attribute(attribute)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.
         unsafe { value.write(found) };
         Ok(())
@@ -185,7 +226,7 @@ pub unsafe fn cuFuncGetParamInfo(
     })())
 }
 
-/// Hands out a name. The record keeps the text; it is leaked so that it outlives the handle, as the driver's does until unload.
+/// Hands out a name, which the record keeps.
 ///
 /// # Safety
 /// `name` has room for a pointer.
@@ -212,8 +253,15 @@ pub unsafe fn cuFuncGetModule(module: *mut CUmodule, function: CUfunction) -> CU
         not_null(module)?;
         let process = initialised()?;
         let record = process.objects.functions.get(function.0).ok_or(CUresult::INVALID_HANDLE)?;
+        // A kernel's function belongs to its library's module in that context.
+        let library = CUlibrary(record.parent);
+        let found = if process.objects.libraries.is_live(library.0) {
+            crate::library::module_in(process, library, record.context)?
+        } else {
+            CUmodule(record.parent)
+        };
         // SAFETY: not NULL; room for a handle by CUDA's contract.
-        unsafe { module.write(CUmodule(record.parent)) };
+        unsafe { module.write(found) };
         Ok(())
     })())
 }
@@ -221,7 +269,8 @@ pub unsafe fn cuFuncGetModule(module: *mut CUmodule, function: CUfunction) -> CU
 /// Lays kernel parameters out as the kernel wants them.
 ///
 /// # Errors
-/// CUDA_ERROR_INVALID_VALUE where they are given in both ways or not at all, or the buffer is not the kernel's size.
+/// CUDA_ERROR_INVALID_VALUE where they are given in both ways or not at all; CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, as driver 580,
+/// where the buffer is larger than the kernel's. What a smaller one leaves out is 0.
 ///
 /// # Safety
 /// `params` and `extra` are what CUDA's documentation of cuLaunchKernel says.
@@ -239,14 +288,26 @@ pub unsafe fn lay_out(
         }
         // SAFETY: CUDA's contract: pairs of a key and its value up to the end key.
         let (from, size) = unsafe { parse_extra(extra) }?;
-        if size > record.param_bytes || (from.is_null() && size != 0) {
+        if from.is_null() && size != 0 {
             return Err(CUresult::INVALID_VALUE);
+        }
+        if size > record.param_bytes {
+            return Err(CUresult::LAUNCH_OUT_OF_RESOURCES);
+        }
+        if size == 0 {
+            return Ok(());
         }
         // SAFETY: `size` bytes at `from` by the caller's word, and the buffer has at least as many.
         unsafe { std::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), size) };
         return Ok(());
     }
     if record.params.is_empty() {
+        if record.param_bytes != 0 {
+            crate::log::once("parameters without places", || {
+                "a kernel's parameters cannot be told apart: its launches need them as one buffer".into()
+            });
+            return Err(CUresult::NOT_SUPPORTED);
+        }
         return Ok(());
     }
     if params.is_null() {
@@ -312,7 +373,7 @@ mod tests {
             ParamInfo { offset: 8, size: 8 },
             ParamInfo { offset: 16, size: 2 },
         ];
-        FunctionRecord::new(0, 0, CString::default(), &info, params)
+        FunctionRecord::new(0, 0, CString::default(), &info, params).unwrap()
     }
 
     #[test]
@@ -345,7 +406,36 @@ mod tests {
         let extra = [key(1), data.as_ptr(), key(2), (&raw const too_long).cast(), std::ptr::null()];
         // SAFETY: the size is refused before the data is read.
         let refused = unsafe { lay_out(&mut buffer, &record(), std::ptr::null(), extra.as_ptr()) };
-        assert_eq!(refused, Err(CUresult::INVALID_VALUE));
+        assert_eq!(refused, Err(CUresult::LAUNCH_OUT_OF_RESOURCES));
+        let short = 5usize;
+        let extra = [key(1), data.as_ptr(), key(2), (&raw const short).cast(), std::ptr::null()];
+        // SAFETY: a well-formed list over live data.
+        unsafe { lay_out(&mut buffer, &record(), std::ptr::null(), extra.as_ptr()) }.unwrap();
+        assert_eq!((&buffer[..5], &buffer[5..]), (&[5; 5][..], &[0; 19][..]));
+    }
+
+    #[test]
+    fn parameters_that_cannot_be_are_refused() {
+        let new = |param_bytes, offset, size| {
+            let info = FunctionInfo { attributes: [0; 16], valid: 0, param_bytes };
+            let params = vec![ParamInfo { offset, size }];
+            FunctionRecord::new(0, 0, CString::default(), &info, params).map(|_| ())
+        };
+        assert_eq!(new(PARAM_BYTES_MAX, PARAM_BYTES_MAX - 4, 4), Ok(()));
+        assert_eq!(new(PARAM_BYTES_MAX + 1, 0, 4), Err(CUresult::UNKNOWN));
+        assert_eq!(new(8, 4, 8), Err(CUresult::UNKNOWN));
+        assert_eq!(new(8, u32::MAX, 8), Err(CUresult::UNKNOWN));
+    }
+
+    #[test]
+    fn what_is_proven_lasts_until_the_attributes_change() {
+        let r = record();
+        assert!(!r.is_proven(1));
+        (1..=PROVEN as u64).for_each(|c| r.prove(c));
+        r.prove(1);
+        assert!((1..=PROVEN as u64).all(|c| r.is_proven(c)));
+        r.update(&FunctionInfo { attributes: [7; 16], valid: 0b11, param_bytes: 24 });
+        assert!(!(1..=PROVEN as u64).any(|c| r.is_proven(c)));
     }
 
     #[test]

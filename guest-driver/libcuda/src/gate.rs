@@ -1,8 +1,12 @@
 //! How a row's frame gets onto the calling thread's ring, and its reply back.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use cuda_api::calls::event::row::{cuEventQuery, cuEventSynchronize};
+use cuda_api::calls::stream::row::{cuStreamQuery, cuStreamSynchronize};
 use cuda_api::guest::Guest;
 use cuda_api::host::Access;
-use cuda_api::types::{CUdeviceptr, Handle};
+use cuda_api::types::{CUcontext, CUdeviceptr, CUstream, Handle, STREAM_LEGACY, attribute};
 use cuda_api::wire::{Put, Reader, Wire};
 use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::FRAME_BULK;
@@ -36,6 +40,52 @@ pub fn call_failure(error: &CallError) -> CUresult {
     }
 }
 
+/// What a thread remembers of its current context, as long as no context of the process ends or begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    /// The context's handle, 0 = none.
+    context: u64,
+    /// The contexts' epoch in which this was so; `None`: never.
+    epoch: Option<u64>,
+    /// The number by which a frame names the context. A context that is gone, or a primary context that is not retained (the
+    /// runtime makes it current before it retains it), is named 0: the worker has none.
+    number: u32,
+    /// Its device's largest grid and block.
+    pub limits: Limits,
+}
+
+/// The largest grid and block of a device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads.
+    pub block: [u32; 3],
+}
+
+impl Place {
+    /// The epoch was read first: what changes while this looks makes it outdated at once.
+    #[cold]
+    fn look(process: &Process, context: u64, epoch: u64) -> Self {
+        let mut place = Place { context, epoch: Some(epoch), ..Place::default() };
+        let Some(record) = process.objects.contexts.get(context) else { return place };
+        let primary = usize::try_from(record.device).ok().and_then(|i| process.primaries.get(i));
+        if record.primary && !primary.is_some_and(crate::context::Primary::is_active) {
+            return place;
+        }
+        place.number = (context & 0xffff_ffff) as u32;
+        if let Ok(device) = process.device(record.device) {
+            let limits = |first: i32| {
+                [first, first + 1, first + 2]
+                    .map(|a| device.attribute(a).ok().and_then(|v| u32::try_from(v).ok()).unwrap_or(0))
+            };
+            place.limits =
+                Limits { grid: limits(attribute::MAX_GRID_DIM_X), block: limits(attribute::MAX_BLOCK_DIM_X) };
+        }
+        place
+    }
+}
+
 /// Runs `work` with the calling thread's ring, which is made if it has none.
 ///
 /// # Errors
@@ -49,18 +99,54 @@ pub fn with_ring<R>(work: impl FnOnce(&'static Process, &mut Lane<'_>) -> CuResu
                 Some(process.session.create_ring().map_err(|e| crate::process::control_failure(&e))?);
         }
         let context = state.contexts.last().map_or(0, |c| c.0);
-        let mut lane = Lane { process, context, state };
+        let epoch = process.objects.contexts.epoch();
+        if state.place.context != context || state.place.epoch != Some(epoch) {
+            state.place = Place::look(process, context, epoch);
+        }
+        let number = state.place.number;
+        let mut lane = Lane { process, context, number, state };
         work(process, &mut lane)
     })
     // A call from inside a call of the same thread: a signal handler's.
     .unwrap_or(Err(CUresult::NOT_PERMITTED))
 }
 
+/// An error of an earlier posted call of this thread comes out here, once.
+///
+/// Only where nothing has happened yet (the entry of a call that travels), or nothing is left that would have to be undone
+/// (the end of one that waited for the device's work): in the middle of a call it would be taken for that call's own.
+///
+/// # Errors
+/// The earlier call's.
+#[inline]
+pub fn deferred_error() -> CuResult<()> {
+    match thread::take_async_error() {
+        None => Ok(()),
+        Some((result, call)) => Err(deferred(result, call)),
+    }
+}
+
+#[cold]
+fn deferred(result: u32, call: u32) -> CUresult {
+    crate::log::say(|| {
+        format!("{}, posted earlier, failed: {}", cuda_api::call_name(call), CUresult(result))
+    });
+    CUresult(result)
+}
+
+/// Rows by wire id, and in each a bit by the call's flags: whether this session's executor has carried such a call out. The first one
+/// waits, posted or not, so that an executor that does not have it says so at once.
+static CARRIED: [AtomicU8; ROWS] = [const { AtomicU8::new(0) }; ROWS];
+/// One more than the highest wire id that a chapter can have.
+const ROWS: usize = 1 << 12;
+
 /// The calling thread with its ring.
 pub struct Lane<'a> {
     process: &'static Process,
     /// The current context's handle, 0 = none.
     pub context: u64,
+    /// The number by which frames name it: see [`Place`].
+    number: u32,
     /// The thread.
     pub state: &'a mut ThreadState,
 }
@@ -75,53 +161,39 @@ impl Lane<'_> {
         self.state.ring.as_mut().ok_or(CUresult::UNKNOWN)
     }
 
-    /// The number by which a frame names the current context. A context that is gone, or a primary context that is not retained
-    /// (the runtime makes it current before it retains it), is named 0: the worker has none.
+    /// As [`deferred_error`], inside [`with_ring`].
+    ///
+    /// # Errors
+    /// The earlier call's.
     #[inline]
-    fn context_number(&self) -> u32 {
-        let inactive = |p: &crate::context::Primary| p.handle.0 == self.context && !p.is_active();
-        if self.context != 0
-            && self.process.objects.contexts.is_live(self.context)
-            && !self.process.primaries.iter().any(inactive)
-        {
-            (self.context & 0xffff_ffff) as u32
-        } else {
-            0
-        }
-    }
-
-    /// An error of an earlier posted call of this thread comes out here, once.
-    #[inline]
-    fn deferred_error(&mut self) -> CuResult<()> {
+    pub fn deferred_error(&mut self) -> CuResult<()> {
         match self.ring()?.take_async_error() {
             None => Ok(()),
-            Some((result, call)) => {
-                crate::log::say(|| {
-                    format!("{}, posted earlier, failed: {}", cuda_api::call_name(call), CUresult(result))
-                });
-                Err(CUresult(result))
-            }
+            Some((result, call)) => Err(deferred(result, call)),
         }
     }
 
     /// Sends a call and waits for its reply.
     ///
     /// # Errors
-    /// The call's CUresult, an earlier posted call's, or the transport's failure.
+    /// The call's CUresult, or the transport's failure.
     pub fn call<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
-        self.deferred_error()?;
-        let (process, context) = (self.process, self.context_number());
+        let (process, number) = (self.process, self.number);
+        let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };
         self.ring()?
             .call(
                 C::ID,
                 flags,
-                context,
+                number,
                 process.session.next_ticket(),
                 |w| fields.put(&mut Arguments(w)),
                 |result, data| {
-                    if result != 0 {
-                        return Err(CUresult(result));
+                    match CUresult(result) {
+                        CUresult::SUCCESS => {}
+                        // The worker was told of no context, since the thread's is none any more.
+                        CUresult::INVALID_CONTEXT if stale => return Err(CUresult::CONTEXT_IS_DESTROYED),
+                        error => return Err(error),
                     }
                     let mut reader = Reader::new(data.bytes());
                     C::Out::take(&mut reader).map_err(|e| {
@@ -133,30 +205,50 @@ impl Lane<'_> {
             .map_err(|e| call_failure(&e))?
     }
 
-    /// Sends a call that is known to be valid, without waiting; its outputs, if it has any, do not come back.
+    /// As [`Lane::post_variant`], of a row without flags.
     ///
     /// # Errors
-    /// An earlier posted call's CUresult, or the transport's failure.
+    /// As for that.
     #[inline]
     pub fn post<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<()> {
-        if self.process.strict && !bulk {
-            return self.call::<C>(fields, bulk).map(|_| ());
+        self.post_variant::<C>(fields, bulk, 0)
+    }
+
+    /// Sends a call that is known to be valid, without waiting; its outputs, if it has any, do not come back. It waits all the
+    /// same where the row has never been carried out with these flags, and under VGPU_STRICT=1.
+    ///
+    /// # Errors
+    /// The transport's failure; the call's own CUresult where it waits.
+    #[inline]
+    fn post_variant<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool, variant: u32) -> CuResult<()> {
+        const { assert!((C::ID as usize) < ROWS) };
+        let carried = &CARRIED[C::ID as usize];
+        // Flags with more than three bits have no bit of their own: such a call waits each time.
+        let bit = 1u8.checked_shl(variant).unwrap_or(0);
+        if carried.load(Ordering::Relaxed) & bit == 0 || (self.process.strict && !bulk) {
+            self.call::<C>(fields, bulk)?;
+            carried.fetch_or(bit, Ordering::Relaxed);
+            return Ok(());
         }
-        self.deferred_error()?;
-        let (process, context) = (self.process, self.context_number());
+        let (process, number) = (self.process, self.number);
         let flags = if bulk { FRAME_BULK } else { 0 };
         self.ring()?
-            .post(C::ID, flags, context, process.session.next_ticket(), |w| fields.put(&mut Arguments(w)))
+            .post(C::ID, flags, number, process.session.next_ticket(), |w| fields.put(&mut Arguments(w)))
             .map_err(|e| call_failure(&e))
     }
 
     /// There is a current context.
     ///
     /// # Errors
-    /// CUDA_ERROR_INVALID_CONTEXT.
+    /// CUDA_ERROR_INVALID_CONTEXT; CUDA_ERROR_CONTEXT_IS_DESTROYED where the current one is gone, or a primary context that
+    /// nobody retains.
     #[inline]
     pub fn needs_context(&self) -> CuResult<()> {
-        if self.context_number() != 0 { Ok(()) } else { Err(CUresult::INVALID_CONTEXT) }
+        match (self.number, self.context) {
+            (0, 0) => Err(CUresult::INVALID_CONTEXT),
+            (0, _) => Err(CUresult::CONTEXT_IS_DESTROYED),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -171,17 +263,63 @@ pub fn call<C: Call>(fields: C::In<'_>) -> CuResult<C::Out> {
     })
 }
 
-/// Posts a call that is known to be valid: for hand-written halves.
+/// As [`call`], in a context that need not be the thread's own.
+///
+/// # Errors
+/// As for [`Lane::call`].
+pub fn call_in<C: Call>(context: CUcontext, fields: C::In<'_>) -> CuResult<C::Out> {
+    with_ring(|process, lane| {
+        process.alive()?;
+        lane.context = context.0;
+        lane.number = Place::look(process, context.0, process.objects.contexts.epoch()).number;
+        lane.call::<C>(&fields, false)
+    })
+}
+
+/// Posts a call that is known to be valid: for hand-written halves. Without a context the driver would refuse, or not: its answer
+/// is waited for.
 ///
 /// # Errors
 /// As for [`Lane::post`].
 #[inline]
 pub fn post<C: Call>(fields: C::In<'_>) -> CuResult<()> {
+    post_variant::<C>(fields, 0)
+}
+
+#[inline]
+fn post_variant<C: Call>(fields: C::In<'_>, variant: u32) -> CuResult<()> {
     with_ring(|process, lane| {
         process.alive()?;
-        lane.needs_context()?;
-        lane.post::<C>(&fields, false)
+        if lane.needs_context().is_ok() {
+            lane.post_variant::<C>(&fields, false, variant)
+        } else {
+            lane.call::<C>(&fields, false).map(|_| ())
+        }
     })
+}
+
+/// Waits for a stream's work; what of it this thread posted in vain comes out here.
+///
+/// # Errors
+/// cuStreamSynchronize's, or an earlier posted call's.
+pub fn wait_for(stream: CUstream) -> CuResult<()> {
+    with_ring(|process, lane| {
+        process.alive()?;
+        lane.call::<cuStreamSynchronize>(&(stream,), false)?;
+        lane.deferred_error()
+    })
+}
+
+/// The rows whose success says that work is done. They make nothing that would have to be undone, so an earlier posted call's error
+/// comes out at their end, and not only after the program has taken the work for done.
+const fn tells_of_work(id: u32) -> bool {
+    matches!(
+        id,
+        <cuStreamSynchronize as Call>::ID
+            | <cuStreamQuery as Call>::ID
+            | <cuEventSynchronize as Call>::ID
+            | <cuEventQuery as Call>::ID
+    )
 }
 
 impl Guest for Gate {
@@ -191,19 +329,24 @@ impl Guest for Gate {
     }
 
     fn call<C: Call>(&self, fields: C::In<'_>) -> CuResult<C::Out> {
-        with_ring(|_, lane| lane.call::<C>(&fields, false))
+        with_ring(|_, lane| {
+            let out = lane.call::<C>(&fields, false)?;
+            if tells_of_work(C::ID) {
+                lane.deferred_error()?;
+            }
+            Ok(out)
+        })
     }
 
     #[inline]
-    fn post<C: Call<Out = ()>>(&self, fields: C::In<'_>) -> CuResult<()> {
-        with_ring(|_, lane| {
-            // Without a context the driver would refuse, or not: its answer is waited for.
-            if lane.needs_context().is_err() {
-                lane.call::<C>(&fields, false)
-            } else {
-                lane.post::<C>(&fields, false)
-            }
-        })
+    fn post<C: Call<Out = ()>>(&self, fields: C::In<'_>, variant: u32) -> CuResult<()> {
+        post_variant::<C>(fields, variant)
+    }
+
+    fn post_and_settle<C: Call<Out = ()>>(&self, fields: C::In<'_>) -> CuResult<()> {
+        post::<C>(fields)?;
+        // The rows that have no stream work in the legacy one, whichever variant was called.
+        wait_for(STREAM_LEGACY)
     }
 
     #[inline]
@@ -222,7 +365,7 @@ impl Guest for Gate {
     }
 
     #[inline]
-    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<()> {
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<bool> {
         initialised()?.ranges.check(start, len, access)
     }
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
+use cuda_api::calls::context::row::cuCtxSynchronize;
 use cuda_api::calls::memory::row;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUcontext, CUdeviceptr, attribute};
 use cuda_api::{CUresult, CuResult};
 use pci_layout::control::MAP_READ_ONLY;
 use pci_layout::ring::{PINNED_WINDOW_END, PINNED_WINDOW_START};
-use transport::{AreaError, Kind, Region};
+use transport::{AreaError, Kind, Region, SessionState};
 
 use crate::gate;
 use crate::objects::lock;
@@ -62,7 +63,17 @@ impl PinnedWindow {
         Some(start)
     }
 
-    fn give_back(&mut self, start: u64, len: u64) {
+    fn give_back(&mut self, mut start: u64, mut len: u64) {
+        // What was cut from one piece becomes one again.
+        if let Some(next) = self.free.remove(&(start + len)) {
+            len += next;
+        }
+        if let Some((before, size)) = self.free.range(..start).next_back().map(|(a, b)| (*a, *b))
+            && before + size == start
+        {
+            start = before;
+            len += size;
+        }
         self.free.insert(start, len);
     }
 }
@@ -88,6 +99,7 @@ fn pin(
     flags: u32,
 ) -> CuResult<()> {
     let context = crate::context::current()?;
+    let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
     let read_only = matches!(kind, RangeKind::HostRegistered(f) if f & REGISTER_READ_ONLY != 0);
     let map_flags = if read_only { MAP_READ_ONLY } else { 0 };
     let region = process
@@ -95,28 +107,45 @@ fn pin(
         .map_region(pages.0 as usize, pages.1 as usize, map_flags)
         .map_err(|e| crate::process::control_failure(&e))?;
     if let Err(error) = gate::call::<row::cuMemHostRegister_v2>((start, len as usize, flags)) {
-        process.session.unmap_region(region).map_err(|e| crate::process::control_failure(&e))?;
+        if let Err(kept) = process.session.unmap_region(region) {
+            crate::log::say(|| format!("a region that could not be registered stays mapped: {kept}"));
+        }
         return Err(error);
     }
     lock(&REGIONS).insert(start, region);
-    process.ranges.insert(Range {
-        start,
-        len,
-        kind,
-        context: context.0,
-        device: crate::context::device_of(context)?,
-        id: 0,
-        read_only,
-        owner: 0,
-    });
+    process.ranges.insert(Range { start, len, kind, context: context.0, device, id: 0, read_only, owner: 0 });
     Ok(())
 }
 
-fn unpin(process: &Process, start: u64) -> CuResult<()> {
-    let told = gate::call::<row::cuMemHostUnregister>((start,));
-    let region = lock(&REGIONS).remove(&start);
-    if let Some(region) = region {
-        process.session.unmap_region(region).map_err(|e| crate::process::control_failure(&e))?;
+/// Takes a range that is no longer among the process's back from the worker. Where that fails it is the process's again, as it was,
+/// unless the session is over: then nobody else has it.
+fn unpin(process: &Process, range: Range) -> CuResult<()> {
+    let told = gate::call_in::<row::cuMemHostUnregister>(CUcontext(range.context), (range.start,));
+    let over = matches!(process.session.state(), SessionState::Dead(_));
+    if let (Err(error), false) = (told, over) {
+        process.ranges.restore(range);
+        return Err(error);
+    }
+    let region = lock(&REGIONS).remove(&range.start);
+    if let Some(region) = region
+        && let Err(error) = process.session.unmap_region(region)
+        && !over
+    {
+        lock(&REGIONS).insert(range.start, region);
+        return Err(crate::process::control_failure(&error));
+    }
+    match range.kind {
+        RangeKind::HostAlloc(_) => {
+            process.session.free_shared(range.start as usize).map_err(|e| area_failure(&e))?;
+            let bytes = range.len.checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
+            lock(&process.pinned).give_back(range.start, bytes);
+        }
+        _ => {
+            let first = range.start / PAGE * PAGE;
+            let end = (range.start + range.len).checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
+            // SAFETY: the advice changes what fork does and nothing else.
+            unsafe { libc::madvise(first as *mut c_void, (end - first) as usize, libc::MADV_DOFORK) };
+        }
     }
     told
 }
@@ -179,12 +208,9 @@ pub unsafe fn cuMemFreeHost(p: *mut c_void) -> CUresult {
             Some(r) if r.start == start && matches!(r.kind, RangeKind::HostAlloc(_)) => {}
             _ => return Err(CUresult::INVALID_VALUE),
         }
+        // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(start).ok_or(CUresult::INVALID_VALUE)?;
-        let told = unpin(process, start);
-        process.session.free_shared(start as usize).map_err(|e| area_failure(&e))?;
-        let bytes = range.len.checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
-        lock(&process.pinned).give_back(start, bytes);
-        told
+        unpin(process, range)
     })())
 }
 
@@ -237,12 +263,7 @@ pub unsafe fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
             _ => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
         }
         let range = process.ranges.remove(start).ok_or(CUresult::HOST_MEMORY_NOT_REGISTERED)?;
-        let told = unpin(process, start);
-        let first = start / PAGE * PAGE;
-        let end = (start + range.len).checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
-        // SAFETY: the advice changes what fork does and nothing else.
-        unsafe { libc::madvise(first as *mut c_void, (end - first) as usize, libc::MADV_DOFORK) };
-        told
+        unpin(process, range)
     })())
 }
 
@@ -253,7 +274,9 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(dptr: *mut CUdeviceptr, p: *mut c_voi
         if flags != 0 {
             return Err(CUresult::INVALID_VALUE);
         }
-        match initialised()?.ranges.find(p as u64) {
+        let process = initialised()?;
+        process.alive()?;
+        match process.ranges.find(p as u64) {
             Some(r) if r.kind.is_host() => {}
             _ => return Err(CUresult::INVALID_VALUE),
         }
@@ -278,16 +301,18 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
     })())
 }
 
-/// A context's pinned memory goes with it; the caller's own pages stay the caller's.
+/// A context's pinned memory goes with it; the caller's own pages stay the caller's. The worker still has the context: what runs in
+/// it may use the memory, so it is waited for.
 pub fn context_destroyed(process: &Process, ctx: CUcontext) {
-    for range in process.ranges.remove_where(|r| r.context == ctx.0 && r.kind.is_host()) {
+    let ranges = process.ranges.remove_where(|r| r.context == ctx.0 && r.kind.is_host());
+    if ranges.is_empty() {
+        return;
+    }
+    let idle = gate::call_in::<cuCtxSynchronize>(ctx, (ctx,));
+    for range in ranges {
         // The session may be ending: what cannot be given back now ends with it.
-        let told = unpin(process, range.start);
-        if let (Ok(()), RangeKind::HostAlloc(_)) = (told, range.kind)
-            && process.session.free_shared(range.start as usize).is_ok()
-            && let Some(bytes) = range.len.checked_next_multiple_of(PAGE)
-        {
-            lock(&process.pinned).give_back(range.start, bytes);
+        if let Err(error) = idle.and_then(|()| unpin(process, range)) {
+            crate::log::say(|| format!("pinned memory of a context that ended is not taken back: {error}"));
         }
     }
 }
@@ -307,5 +332,11 @@ mod tests {
         assert_eq!(window.take(2 * PAGE).unwrap(), b);
         assert_eq!(window.take(2 * PAGE).unwrap(), b + 2 * PAGE);
         assert!(window.take(u64::MAX / 2).is_none());
+        window.give_back(b + 2 * PAGE, 2 * PAGE);
+        window.give_back(b, 2 * PAGE);
+        assert_eq!(window.take(4 * PAGE).unwrap(), b, "pieces of one piece are one again");
+        window.give_back(b, 4 * PAGE);
+        window.give_back(a, PAGE);
+        assert_eq!(window.free.len(), 2, "a page lies between what was never one piece");
     }
 }

@@ -14,6 +14,11 @@ const IMAGE_BYTES_MAX: usize = 512 << 20;
 const FATBIN_WRAPPER_MAGIC: u32 = 0x4662_43b1;
 const FATBIN_MAGIC: u32 = 0xba55_ed50;
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+/// ELFCLASS64, and the sizes of that class's headers in bytes.
+const ELF_CLASS_64: u64 = 2;
+const ELF_HEADER_BYTES: u64 = 0x40;
+const PROGRAM_HEADER_BYTES: u64 = 0x38;
+const SECTION_HEADER_BYTES: u64 = 0x40;
 
 /// The wrapper that nvcc's object code registers (`__fatBinC_Wrapper_t`).
 #[repr(C)]
@@ -58,8 +63,19 @@ unsafe fn elf_len(at: *const u8) -> CuResult<usize> {
     // The file header of ELF64: program and section header tables.
     let (phoff, shoff) = (read(0x20, 8), read(0x28, 8));
     let (phentsize, phnum) = (read(0x36, 2), read(0x38, 2));
-    let (shentsize, shnum) = (read(0x3a, 2), read(0x3c, 2));
-    let (mut end, fits) = (0x40u64, |e: u64| e <= IMAGE_BYTES_MAX as u64);
+    let (shentsize, mut shnum) = (read(0x3a, 2), read(0x3c, 2));
+    let (mut end, fits) = (ELF_HEADER_BYTES, |e: u64| e <= IMAGE_BYTES_MAX as u64);
+    if shnum == 0 && shoff != 0 && fits(shoff) {
+        // More sections than the field can count: the first one's size is their number.
+        shnum = read(shoff + 0x20, 8).min(IMAGE_BYTES_MAX as u64);
+    }
+    // Only 64-bit files have these fields; entries that are too short are no tables of it.
+    if read(4, 1) != ELF_CLASS_64
+        || (phnum != 0 && phentsize < PROGRAM_HEADER_BYTES)
+        || (shnum != 0 && shentsize < SECTION_HEADER_BYTES)
+    {
+        return Err(CUresult::INVALID_IMAGE);
+    }
     for (table, size, count) in [(phoff, phentsize, phnum), (shoff, shentsize, shnum)] {
         if count != 0 {
             let table_end =
@@ -223,9 +239,10 @@ impl JitOptions {
             match option {
                 2 => read.wall_time = Some(place),
                 3 => info.0 = value.cast::<u8>(),
-                4 => info.1 = Some((value as usize, place)),
+                // An unsigned int in a pointer's place: the upper half is anything.
+                4 => info.1 = Some((value as u32 as usize, place)),
                 5 => error.0 = value.cast::<u8>(),
-                6 => error.1 = Some((value as usize, place)),
+                6 => error.1 = Some((value as u32 as usize, place)),
                 17..=19 | 25..=28 => {
                     crate::log::once("JIT symbol options", || {
                         format!("JIT option {option} is not supported")
@@ -312,5 +329,11 @@ mod tests {
         // SAFETY: a whole ELF file.
         let found = unsafe { bytes_of(program.as_ptr().cast()) }.unwrap();
         assert!(found.len() <= program.len() && found.len() > program.len() / 2);
+        for (at, value) in [(4, 1), (0x36, 0x20), (0x3a, 0x20)] {
+            let mut wrong = program.clone();
+            wrong[at] = value;
+            // SAFETY: as much memory as the file has, and the wrong field is looked at first.
+            assert_eq!(unsafe { bytes_of(wrong.as_ptr().cast()) }, Err(CUresult::INVALID_IMAGE), "{at:#x}");
+        }
     }
 }

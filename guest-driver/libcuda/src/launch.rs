@@ -1,15 +1,16 @@
-//! Kernel launch: checked here against everything that the driver refuses at once, then posted.
+//! Kernel launch. A launch is posted where nothing is left that the driver could refuse at once: the grid and the shared memory are
+//! within the function's limits, and the driver has launched the function in this configuration before ([`Configuration`]).
+//! Any other waits for the driver's own answer: the first one of a configuration, and one that is beyond a limit.
 
 use std::ffi::c_void;
 
 use cuda_api::calls::launch::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUfunction, CUstream, attribute, func_attribute};
+use cuda_api::types::{CUfunction, CUstream, Handle as _, func_attribute};
 use cuda_api::{CUresult, CuResult};
 
 use crate::function::{self, FunctionRecord};
-use crate::gate;
-use crate::process::Process;
+use crate::gate::{self, Limits};
 
 /// A launch's shape.
 #[derive(Clone, Copy)]
@@ -19,33 +20,93 @@ struct Shape {
     shared_bytes: u32,
 }
 
-/// What the driver refuses at once: empty or too large grids and blocks, too much shared memory (CUDA_ERROR_INVALID_VALUE).
-fn check(process: &Process, record: &FunctionRecord, context: u64, shape: &Shape) -> CuResult<()> {
-    let ordinal = process.objects.contexts.get(context).map_or(0, |c| c.device);
-    let device = process.device(ordinal)?;
-    let within = |values: [u32; 3], first: i32| -> CuResult<bool> {
-        for (value, number) in values.into_iter().zip(first..) {
-            let limit = u32::try_from(device.attribute(number)?).unwrap_or(0);
-            if value == 0 || value > limit {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    let threads = shape.block.iter().map(|d| u64::from(*d)).product::<u64>();
-    let most = u64::try_from(record.attribute(func_attribute::MAX_THREADS_PER_BLOCK as i32)?).unwrap_or(0);
-    let dynamic =
-        u64::try_from(record.attribute(func_attribute::MAX_DYNAMIC_SHARED_SIZE_BYTES as i32)?).unwrap_or(0);
-    let fits = within(shape.grid, attribute::MAX_GRID_DIM_X)?
-        && within(shape.block, attribute::MAX_BLOCK_DIM_X)?
-        && threads <= most
-        && u64::from(shape.shared_bytes) <= dynamic;
-    if fits { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+/// What of a launch the driver judges by more than the limits checked in [`Shape::fits`]: register use and the sizes that the code
+/// was compiled for depend on the block; with attributes, clusters depend on them and the shared memory as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Configuration {
+    /// Not 0, and another for every configuration, or so improbably the same that it does not happen (a 64-bit hash).
+    key: u64,
+    /// The grid is a multiple of this.
+    cluster: [u32; 3],
 }
 
-/// How a checked launch travels.
+impl Configuration {
+    /// `None` where a launch of before proves nothing about the next: attributes with pointers or handles in them, or unknown ones.
+    #[inline]
+    fn of(shape: &Shape, attributes: &[u8]) -> Option<Self> {
+        // The limits leave 11, 11 and 7 bits of the block; the top bit is never set here and always in a hash.
+        let [x, y, z] = shape.block.map(u64::from);
+        if (x | y) >> 16 != 0 || z >> 16 != 0 {
+            return None;
+        }
+        let block = x | y << 16 | z << 32 | 1 << 62;
+        if attributes.is_empty() {
+            return Some(Configuration { key: block, cluster: [1; 3] });
+        }
+        Self::with_attributes(block, shape.shared_bytes, attributes)
+    }
+
+    fn with_attributes(block: u64, shared_bytes: u32, attributes: &[u8]) -> Option<Self> {
+        let mut cluster = [1u32; 3];
+        // FNV-1a, by words.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        mix(block);
+        mix(u64::from(shared_bytes));
+        for attribute in attributes.chunks_exact(ATTRIBUTE_BYTES) {
+            let word = |i: usize| u32::from_ne_bytes(std::array::from_fn(|b| attribute[i * 4 + b]));
+            let number = word(0);
+            // How many words of the value the attribute has (CUlaunchAttributeValue); the rest of the union is whatever was there.
+            let words = match number {
+                ATTRIBUTE_IGNORE => 0,
+                ATTRIBUTE_COOPERATIVE if word(2) == 0 => 1,
+                // Synchronisation policy, cluster scheduling, programmatic serialisation, priority, memory domain, carve-out.
+                3 | 5 | 6 | 8 | 10 | 14 => 1,
+                // Cluster dimensions, and the preferred ones.
+                4 | 11 => 3,
+                _ => return None,
+            };
+            mix(u64::from(number));
+            (0..words).for_each(|i| mix(u64::from(word(2 + i))));
+            if number == 4 {
+                cluster = [word(2), word(3), word(4)];
+            }
+            if number == 11 && [word(2), word(3), word(4)].contains(&0) {
+                return None;
+            }
+        }
+        Some(Configuration { key: hash | 1 << 63, cluster })
+    }
+}
+
+impl Shape {
+    /// Within the device's and the function's limits. Where not, the driver says how.
+    #[inline]
+    fn fits(&self, record: &FunctionRecord, limits: &Limits, cluster: [u32; 3]) -> bool {
+        let attribute = |number: usize| {
+            record.attribute(number as i32).ok().and_then(|v| u64::try_from(v).ok()).unwrap_or(0)
+        };
+        // A kernel compiled for clusters of one size has its dimensions here, any other 0.
+        let required = [
+            func_attribute::REQUIRED_CLUSTER_WIDTH,
+            func_attribute::REQUIRED_CLUSTER_HEIGHT,
+            func_attribute::REQUIRED_CLUSTER_DEPTH,
+        ]
+        .map(attribute);
+        let threads = self.block.iter().map(|d| u64::from(*d)).product::<u64>();
+        (0..3).all(|i| {
+            (1..=limits.grid[i]).contains(&self.grid[i])
+                && (1..=limits.block[i]).contains(&self.block[i])
+                && self.grid[i].checked_rem(cluster[i]) == Some(0)
+                && u64::from(self.grid[i]).checked_rem(required[i]).unwrap_or(0) == 0
+        }) && threads <= attribute(func_attribute::MAX_THREADS_PER_BLOCK)
+            && u64::from(self.shared_bytes) <= attribute(func_attribute::MAX_DYNAMIC_SHARED_SIZE_BYTES)
+    }
+}
+
+/// How a launch travels.
 enum Way<'a> {
-    Posted,
+    Plain,
     Attributes(&'a [u8]),
     Cooperative,
 }
@@ -67,28 +128,53 @@ unsafe fn launch(
             return Err(CUresult::INVALID_HANDLE);
         }
         lane.needs_context()?;
-        process.objects.check(stream)?;
         let context = lane.context;
+        let stream_is_here = if CUstream::SPECIAL.contains(&stream.0) {
+            true
+        } else {
+            process.objects.streams.context_of(stream.0).ok_or(CUstream::INVALID)? == context
+        };
+        let limits = lane.state.place.limits;
         let mut buffer = function::params_buffer(lane.state);
         let outcome = (|| {
             let record = function::find_remembered(process, &mut lane.state.functions, f.0)?;
-            check(process, record, context, &shape)?;
             // SAFETY: this function's contract is the callee's.
             unsafe { function::lay_out(&mut buffer, record, params, extra) }?;
             let Shape { grid, block, shared_bytes } = shape;
+            let configuration = match way {
+                Way::Plain => Configuration::of(&shape, &[]),
+                Way::Attributes(attributes) => Configuration::of(&shape, attributes),
+                Way::Cooperative => None,
+            };
+            // In another context than the stream's the driver refuses the function.
+            let is_here = stream_is_here && (record.context == 0 || record.context == context);
+            let post = is_here
+                && configuration
+                    .is_some_and(|c| record.is_proven(c.key) && shape.fits(record, &limits, c.cluster));
             match way {
-                Way::Posted => {
-                    lane.post::<row::cuLaunchKernel>(&(f, grid, block, shared_bytes, stream, &buffer), false)
+                Way::Plain => {
+                    let fields = (f, grid, block, shared_bytes, stream, &*buffer);
+                    if post {
+                        return lane.post::<row::cuLaunchKernel>(&fields, false);
+                    }
+                    lane.call::<row::cuLaunchKernel>(&fields, false)
                 }
-                Way::Attributes(attributes) => lane.post::<row::cuLaunchKernelEx>(
-                    &(f, grid, block, shared_bytes, stream, attributes, &buffer),
-                    false,
-                ),
+                Way::Attributes(attributes) => {
+                    let fields = (f, grid, block, shared_bytes, stream, *attributes, &*buffer);
+                    if post {
+                        return lane.post::<row::cuLaunchKernelEx>(&fields, false);
+                    }
+                    lane.call::<row::cuLaunchKernelEx>(&fields, false)
+                }
                 Way::Cooperative => lane.call::<row::cuLaunchCooperativeKernel>(
                     &(f, grid, block, shared_bytes, stream, &buffer),
                     false,
                 ),
+            }?;
+            if let Some(configuration) = configuration {
+                function::find_remembered(process, &mut lane.state.functions, f.0)?.prove(configuration.key);
             }
+            Ok(())
         })();
         lane.state.params = buffer;
         outcome
@@ -111,7 +197,7 @@ pub unsafe fn cuLaunchKernel(
 ) -> CUresult {
     let shape = Shape { grid: [grid_x, grid_y, grid_z], block: [block_x, block_y, block_z], shared_bytes };
     // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { launch(f, shape, stream, params.cast(), extra.cast(), &Way::Posted) })
+    finish(unsafe { launch(f, shape, stream, params.cast(), extra.cast(), &Way::Plain) })
 }
 
 /// cuLaunchCooperativeKernel.
@@ -147,6 +233,8 @@ struct LaunchConfig {
 const ATTRIBUTE_BYTES: usize = 72;
 /// Attributes that one launch may have. CUDA 13.0 knows 17 of them.
 const ATTRIBUTES_MAX: u32 = 64;
+/// CU_LAUNCH_ATTRIBUTE_IGNORE.
+const ATTRIBUTE_IGNORE: u32 = 0;
 /// CU_LAUNCH_ATTRIBUTE_COOPERATIVE.
 const ATTRIBUTE_COOPERATIVE: u32 = 2;
 /// CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE: a handle comes back.
@@ -182,6 +270,20 @@ unsafe fn read_config(config: *const c_void) -> CuResult<(LaunchConfig, &'static
     Ok((config, attributes))
 }
 
+/// The attributes ask for a cooperative launch and for nothing else: what cuLaunchCooperativeKernel is.
+fn is_cooperative_only(attributes: &[u8]) -> bool {
+    let word = |a: &[u8], i: usize| u32::from_ne_bytes(std::array::from_fn(|b| a[i * 4 + b]));
+    let mut cooperative = false;
+    for attribute in attributes.chunks_exact(ATTRIBUTE_BYTES) {
+        match word(attribute, 0) {
+            ATTRIBUTE_IGNORE => {}
+            ATTRIBUTE_COOPERATIVE => cooperative = word(attribute, 2) != 0,
+            _ => return false,
+        }
+    }
+    cooperative
+}
+
 /// cuLaunchKernelEx.
 pub unsafe fn cuLaunchKernelEx(
     config: *const c_void,
@@ -198,13 +300,10 @@ pub unsafe fn cuLaunchKernelEx(
         } else {
             config.stream
         };
-        let cooperative = attributes.chunks_exact(ATTRIBUTE_BYTES).any(|a| {
-            u32::from_ne_bytes([a[0], a[1], a[2], a[3]]) == ATTRIBUTE_COOPERATIVE && a[8..12] != [0; 4]
-        });
-        let way = if cooperative {
+        let way = if attributes.is_empty() {
+            Way::Plain
+        } else if is_cooperative_only(attributes) {
             Way::Cooperative
-        } else if attributes.is_empty() {
-            Way::Posted
         } else {
             Way::Attributes(attributes)
         };
@@ -235,4 +334,77 @@ pub unsafe fn cuOccupancyMaxActiveClusters(
         unsafe { clusters.write(found) };
         Ok(())
     })())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { grid: [4, 1, 1], block: [128, 2, 1], shared_bytes: 0 };
+
+    /// A launch attribute with the words of its value; the rest of the union is `rest`.
+    fn attribute(number: u32, value: &[u32], rest: u8) -> Vec<u8> {
+        let mut bytes = [number.to_ne_bytes(), [0; 4]].concat();
+        value.iter().for_each(|v| bytes.extend(v.to_ne_bytes()));
+        bytes.resize(ATTRIBUTE_BYTES, rest);
+        bytes
+    }
+
+    #[test]
+    fn configurations_differ_where_the_driver_could() {
+        let of = |shape, attributes: &[u8]| Configuration::of(&shape, attributes).map(|c| c.key);
+        let plain = of(SHAPE, &[]);
+        assert!(plain.is_some_and(|k| k != 0));
+        assert_eq!(of(Shape { grid: [9, 9, 9], ..SHAPE }, &[]), plain, "the grid's limits are known");
+        assert_ne!(of(Shape { block: [2, 128, 1], ..SHAPE }, &[]), plain);
+        assert_eq!(of(Shape { block: [1 << 16, 1, 1], ..SHAPE }, &[]), None);
+        let pdl = attribute(6, &[1], 0);
+        assert_ne!(of(SHAPE, &pdl), plain);
+        assert_eq!(
+            of(SHAPE, &attribute(6, &[1], 0xee)),
+            of(SHAPE, &pdl),
+            "only the attribute's own words count"
+        );
+        assert_ne!(of(SHAPE, &attribute(6, &[0], 0)), of(SHAPE, &pdl));
+        let cluster = attribute(4, &[2, 1, 1], 0);
+        assert_eq!(Configuration::of(&SHAPE, &cluster).map(|c| c.cluster), Some([2, 1, 1]));
+        assert_ne!(of(SHAPE, &cluster), of(SHAPE, &attribute(4, &[1, 2, 1], 0)));
+        assert_ne!(of(Shape { shared_bytes: 8, ..SHAPE }, &cluster), of(SHAPE, &cluster));
+        for number in [1, 7, 12, 250] {
+            assert_eq!(of(SHAPE, &attribute(number, &[1], 0)), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_cooperative_launch_keeps_its_other_attributes() {
+        let (cooperative, not) = (attribute(2, &[1], 0), attribute(2, &[0], 0));
+        assert!(is_cooperative_only(&cooperative));
+        assert!(is_cooperative_only(&[attribute(0, &[], 7), cooperative.clone()].concat()));
+        assert!(!is_cooperative_only(&not));
+        assert!(!is_cooperative_only(&[cooperative, attribute(4, &[2, 1, 1], 0)].concat()));
+    }
+
+    #[test]
+    fn what_is_beyond_a_limit_is_not_posted() {
+        let mut attributes = [0; func_attribute::COUNT];
+        attributes[func_attribute::MAX_THREADS_PER_BLOCK] = 256;
+        attributes[func_attribute::MAX_DYNAMIC_SHARED_SIZE_BYTES] = 1000;
+        let info = |attributes| cuda_api::types::FunctionInfo { attributes, valid: u32::MAX, param_bytes: 0 };
+        let record = FunctionRecord::new(0, 0, Default::default(), &info(attributes), Vec::new()).unwrap();
+        let limits = Limits { grid: [100, 10, 10], block: [1024, 1024, 64] };
+        let fits = |shape: Shape, cluster| shape.fits(&record, &limits, cluster);
+        assert!(fits(SHAPE, [1; 3]) && fits(SHAPE, [2, 1, 1]));
+        assert!(!fits(SHAPE, [3, 1, 1]) && !fits(SHAPE, [0, 1, 1]));
+        for grid in [[0, 1, 1], [101, 1, 1], [1, 11, 1], [1, 1, 11]] {
+            assert!(!fits(Shape { grid, ..SHAPE }, [1; 3]), "{grid:?}");
+        }
+        for block in [[0, 1, 1], [257, 1, 1], [16, 16, 2], [1, 1, 65]] {
+            assert!(!fits(Shape { block, ..SHAPE }, [1; 3]), "{block:?}");
+        }
+        assert!(fits(Shape { shared_bytes: 1000, ..SHAPE }, [1; 3]));
+        assert!(!fits(Shape { shared_bytes: 1001, ..SHAPE }, [1; 3]));
+        attributes[func_attribute::REQUIRED_CLUSTER_WIDTH] = 3;
+        record.update(&info(attributes));
+        assert!(!fits(SHAPE, [1; 3]) && fits(Shape { grid: [6, 1, 1], ..SHAPE }, [1; 3]));
+    }
 }

@@ -15,11 +15,15 @@
 //!
 //! Invariants
 //! - No call panics across the C boundary, prints to stdout, or starts a thread of its own.
-//! - A call is posted only where everything that the driver would refuse at once has been checked here.
+//! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
+//!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
+//! - An error of a posted call comes out of this thread's next call that travels, instead of it and before it has done anything; or
+//!   at the end of the call that has waited for the work. Never in the middle of a call, and once.
+//! - What a failing call was to end is as it was before: state goes when the worker has answered.
 //! - In a forked child every call answers CUDA_ERROR_NOT_INITIALIZED; nothing of the parent's session is touched.
 //! - At process exit a call may come after everything else is gone: it answers CUDA_ERROR_DEINITIALIZED.
 //! - Lock order: `context` → `module`/`library` → `objects` → `ranges`; no lock is held while a frame waits for its reply,
-//!   except a context's own creation lock.
+//!   except those under which something is made once: a primary context, and what a module or library is asked for by name.
 //!
 //! Settings (environment): `VGPU_TRANSPORT`, `VGPU_SOCKET` (see the `transport` crate), `VGPU_STRICT=1` (every call waits),
 //! `VGPU_LOG=1` (what is refused or goes wrong, on stderr, once per name; unset: only refusals are counted).

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::calls::library::row;
@@ -12,13 +13,15 @@ use cuda_api::{CUresult, CuResult};
 use crate::function::{self, FunctionRecord};
 use crate::gate;
 use crate::image::{self, JitOptions};
-use crate::module::{self, ModuleRecord};
+use crate::module;
 use crate::objects::lock;
 use crate::process::{Process, initialised};
 
 /// What is known of a library.
 #[derive(Default)]
 pub struct LibraryRecord {
+    /// Somebody unloads it: nobody else does.
+    unloading: AtomicBool,
     /// Kernels that were asked for: the same name gives the same handle.
     kernels: Mutex<HashMap<CString, CUkernel>>,
     /// Its module in each context.
@@ -53,7 +56,8 @@ fn load(to: *mut CUlibrary, bytes: &[u8], options: &JitOptions) -> CuResult<()> 
             });
     if let Err(error) = outcome {
         process.objects.libraries.remove(library.0);
-        return Err(error);
+        // Where the image did not arrive, that is the reason.
+        return Err(gate::deferred_error().err().unwrap_or(error));
     }
     // SAFETY: not NULL; room for a handle by CUDA's contract.
     unsafe { to.write(library) };
@@ -124,11 +128,18 @@ pub unsafe fn cuLibraryLoadFromFile(
     })())
 }
 
-/// cuLibraryUnload.
+/// cuLibraryUnload. The driver may refuse (during a capture …): then the library is as before.
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        let record = process.objects.libraries.remove(library.0).ok_or(CUresult::INVALID_HANDLE)?;
+        process.alive()?;
+        let record = record(process, library)?;
+        if record.unloading.swap(true, Ordering::AcqRel) {
+            return Err(CUresult::INVALID_HANDLE);
+        }
+        module::end_with_variables(process, library.0, || gate::call::<row::cuLibraryUnload>((library,)))
+            .inspect_err(|_| record.unloading.store(false, Ordering::Release))?;
+        process.objects.libraries.remove(library.0);
         for kernel in lock(&record.kernels).values() {
             process.objects.kernels.remove(kernel.0);
         }
@@ -136,10 +147,13 @@ pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
             process.objects.functions.remove(function.0);
         }
         for module in lock(&record.modules).values() {
-            process.objects.modules.remove(module.0);
+            let gone = process.objects.modules.remove(module.0);
+            for function in gone.iter().flat_map(|m| lock(&m.functions).values().copied().collect::<Vec<_>>())
+            {
+                process.objects.functions.remove(function.0);
+            }
         }
-        module::forget_variables(process, library.0);
-        gate::call::<row::cuLibraryUnload>((library,))
+        Ok(())
     })())
 }
 
@@ -163,11 +177,14 @@ pub unsafe fn cuLibraryGetKernel(to: *mut CUkernel, library: CUlibrary, name: *c
             None => {
                 let table = &process.objects.kernels;
                 let handle = table.reserve()?;
-                let asked = gate::call::<row::cuLibraryGetKernel>((CUkernel(handle), library, name));
-                let (info, params) = asked.inspect_err(|_| {
+                let asked = gate::call::<row::cuLibraryGetKernel>((CUkernel(handle), library, name))
+                    .and_then(|(info, params)| {
+                        FunctionRecord::new(0, library.0, name.to_owned(), &info, params)
+                    });
+                let known = asked.inspect_err(|_| {
                     table.remove(handle);
                 })?;
-                table.fill(handle, FunctionRecord::new(0, library.0, name.to_owned(), &info, params));
+                table.fill(handle, known);
                 kernels.insert(name.to_owned(), CUkernel(handle));
                 CUkernel(handle)
             }
@@ -184,25 +201,29 @@ pub unsafe fn cuLibraryGetModule(to: *mut CUmodule, library: CUlibrary) -> CUres
         let process = initialised()?;
         process.alive()?;
         not_null(to)?;
-        let record = record(process, library)?;
-        let context = crate::context::current()?.0;
-        let mut modules = lock(&record.modules);
-        let module = match modules.get(&context) {
-            Some(known) => *known,
-            None => {
-                let table = &process.objects.modules;
-                let module = CUmodule(table.insert(ModuleRecord { context, ..ModuleRecord::default() })?);
-                gate::call::<row::cuLibraryGetModule>((module, library)).inspect_err(|_| {
-                    table.remove(module.0);
-                })?;
-                modules.insert(context, module);
-                module
-            }
-        };
+        let module = module_in(process, library, crate::context::current()?.0)?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { to.write(module) };
         Ok(())
     })())
+}
+
+/// A library's module in a context.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE, or why the worker has none.
+pub fn module_in(process: &Process, library: CUlibrary, context: u64) -> CuResult<CUmodule> {
+    let record = record(process, library)?;
+    let mut modules = lock(&record.modules);
+    if let Some(known) = modules.get(&context) {
+        return Ok(*known);
+    }
+    let module = module::new(process, context)?;
+    gate::call_in::<row::cuLibraryGetModule>(CUcontext(context), (module, library)).inspect_err(|_| {
+        process.objects.modules.remove(module.0);
+    })?;
+    modules.insert(context, module);
+    Ok(module)
 }
 
 /// cuLibraryGetGlobal.
@@ -255,7 +276,7 @@ pub unsafe fn cuKernelGetFunction(to: *mut CUfunction, kernel: CUkernel) -> CUre
             Some(known) => *known,
             None => {
                 let table = &process.objects.functions;
-                let function = CUfunction(table.insert(known.copy_for(context, 0))?);
+                let function = CUfunction(table.insert(known.copy_for(context, known.parent)?)?);
                 gate::call::<row::cuKernelGetFunction>((function, kernel)).inspect_err(|_| {
                     table.remove(function.0);
                 })?;
@@ -313,6 +334,7 @@ pub unsafe fn cuKernelGetAttribute(
     finish((|| {
         not_null(value)?;
         let process = initialised()?;
+        process.alive()?;
         process.device(dev)?;
         let found = kernel_record(process, kernel)?.attribute(attribute)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.

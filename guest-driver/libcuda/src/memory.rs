@@ -21,6 +21,7 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
         return Err(CUresult::INVALID_VALUE);
     }
     let context = crate::context::current()?;
+    let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
     let mut avoid = Vec::new();
     let mut clashing = Vec::new();
     let outcome = loop {
@@ -40,7 +41,10 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
         }
     };
     for at in clashing {
-        gate::call::<row::cuMemFree_v2>((at,))?;
+        // What the caller asked for has its own outcome; memory that the worker does not take back goes with the session.
+        if let Err(error) = gate::call::<row::cuMemFree_v2>((at,)) {
+            crate::log::say(|| format!("memory at a clashing address is not taken back: {error}"));
+        }
     }
     let at = outcome?;
     process.ranges.insert(Range {
@@ -48,7 +52,7 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
         len: len as u64,
         kind: RangeKind::Device,
         context: context.0,
-        device: crate::context::device_of(context)?,
+        device,
         id: 0,
         read_only: false,
         owner: 0,
@@ -109,8 +113,9 @@ pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
         }
         // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
-        let outcome = gate::call::<row::cuMemFree_v2>((dptr,));
+        // The driver may refuse (during a capture …): then it is allocated as before.
+        gate::call::<row::cuMemFree_v2>((dptr,)).inspect_err(|_| process.ranges.restore(range))?;
         process.reservations.release(range.start, range.len);
-        outcome
+        Ok(())
     })())
 }

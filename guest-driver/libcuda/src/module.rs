@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::calls::module::row;
@@ -21,6 +22,8 @@ use crate::ranges::{Range, RangeKind};
 pub struct ModuleRecord {
     /// The context it belongs to.
     pub context: u64,
+    /// Somebody unloads it: nobody else does.
+    unloading: AtomicBool,
     /// Functions that were asked for: the same name gives the same handle.
     pub functions: Mutex<HashMap<CString, CUfunction>>,
     /// Variables that were asked for.
@@ -33,8 +36,7 @@ fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
     not_null(to)?;
     let context = crate::context::current()?.0;
     let number = image::send(bytes)?;
-    let module =
-        CUmodule(process.objects.modules.insert(ModuleRecord { context, ..ModuleRecord::default() })?);
+    let module = new(process, context)?;
     let (info_room, error_room) = options.rooms();
     let outcome =
         gate::call::<row::cuModuleLoadDataEx>((module, number, &options.travelling, info_room, error_room))
@@ -44,11 +46,24 @@ fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
             });
     if let Err(error) = outcome {
         process.objects.modules.remove(module.0);
-        return Err(error);
+        // Where the image did not arrive, that is the reason.
+        return Err(gate::deferred_error().err().unwrap_or(error));
     }
     // SAFETY: not NULL; room for a handle by CUDA's contract.
     unsafe { to.write(module) };
     Ok(())
+}
+
+/// Names a module of a context.
+///
+/// # Errors
+/// CUDA_ERROR_OUT_OF_MEMORY where there are too many.
+pub fn new(process: &Process, context: u64) -> CuResult<CUmodule> {
+    process
+        .objects
+        .modules
+        .insert_in(context, ModuleRecord { context, ..ModuleRecord::default() })
+        .map(CUmodule)
 }
 
 /// cuModuleLoadData.
@@ -96,23 +111,43 @@ pub unsafe fn cuModuleLoad(module: *mut CUmodule, name: *const c_char) -> CUresu
     })())
 }
 
-/// A module's or library's variables are gone.
-pub fn forget_variables(process: &Process, owner: u64) {
-    for range in process.ranges.remove_where(|r| r.owner == owner && r.kind == RangeKind::Variable) {
+/// Ends a module or library in the worker by `tell`, and its variables' addresses with it. No other range of this process can take
+/// their place before the worker has answered; where it refuses, they are as they were.
+///
+/// # Errors
+/// `tell`'s.
+pub fn end_with_variables(
+    process: &Process,
+    owner: u64,
+    tell: impl FnOnce() -> CuResult<()>,
+) -> CuResult<()> {
+    let variables = process.ranges.remove_where(|r| r.owner == owner && r.kind == RangeKind::Variable);
+    if let Err(error) = tell() {
+        variables.into_iter().for_each(|range| process.ranges.restore(range));
+        return Err(error);
+    }
+    for range in variables {
         process.reservations.release(range.start, range.len);
     }
+    Ok(())
 }
 
-/// cuModuleUnload.
+/// cuModuleUnload. The driver may refuse (during a capture …): then the module is as before.
 pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        let record = process.objects.modules.remove(module.0).ok_or(CUresult::INVALID_HANDLE)?;
+        process.alive()?;
+        let record = record(process, module)?;
+        if record.unloading.swap(true, Ordering::AcqRel) {
+            return Err(CUresult::INVALID_HANDLE);
+        }
+        end_with_variables(process, module.0, || gate::call::<row::cuModuleUnload>((module,)))
+            .inspect_err(|_| record.unloading.store(false, Ordering::Release))?;
+        process.objects.modules.remove(module.0);
         for function in lock(&record.functions).values() {
             process.objects.functions.remove(function.0);
         }
-        forget_variables(process, module.0);
-        gate::call::<row::cuModuleUnload>((module,))
+        Ok(())
     })())
 }
 
@@ -158,16 +193,13 @@ fn new_function(
 ) -> CuResult<CUfunction> {
     let table = &process.objects.functions;
     let handle = table.reserve()?;
-    match ask(CUfunction(handle)) {
-        Ok((info, params)) => {
-            table.fill(handle, FunctionRecord::new(context, parent, name.to_owned(), &info, params));
-            Ok(CUfunction(handle))
-        }
-        Err(error) => {
-            table.remove(handle);
-            Err(error)
-        }
-    }
+    let record = ask(CUfunction(handle))
+        .and_then(|(info, params)| FunctionRecord::new(context, parent, name.to_owned(), &info, params));
+    let record = record.inspect_err(|_| {
+        table.remove(handle);
+    })?;
+    table.fill(handle, record);
+    Ok(CUfunction(handle))
 }
 
 /// Hands a variable's place out.

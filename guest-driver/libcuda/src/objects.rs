@@ -14,6 +14,8 @@ const SEGMENTS: usize = HANDLE_INDEX_MAX as usize / SEGMENT_SLOTS;
 struct Slot<T> {
     /// Generation in the low 8 bits, bit 8 set while alive.
     state: AtomicU32,
+    /// The context that the object belongs to, 0 for none: read without the lock.
+    context: AtomicU64,
     record: Mutex<Option<Arc<T>>>,
 }
 
@@ -24,7 +26,7 @@ const ALIVE: u32 = 1 << 8;
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Slot { state: AtomicU32::new(0), record: Mutex::new(None) }
+        Slot { state: AtomicU32::new(0), context: AtomicU64::new(0), record: Mutex::new(None) }
     }
 }
 
@@ -86,14 +88,25 @@ impl<T> Table<T> {
         }
     }
 
+    /// Names a new object that belongs to a context (0: to the process).
+    ///
+    /// # Errors
+    /// As for [`Table::reserve`].
+    pub fn insert_in(&self, context: u64, record: T) -> CuResult<u64> {
+        let handle = self.reserve()?;
+        if let Some(slot) = self.live_slot(handle) {
+            slot.context.store(context, Ordering::Relaxed);
+        }
+        self.fill(handle, record);
+        Ok(handle)
+    }
+
     /// Names a new object.
     ///
     /// # Errors
     /// As for [`Table::reserve`].
     pub fn insert(&self, record: T) -> CuResult<u64> {
-        let handle = self.reserve()?;
-        self.fill(handle, record);
-        Ok(handle)
+        self.insert_in(0, record)
     }
 
     fn live_slot(&self, handle: u64) -> Option<&Slot<T>> {
@@ -107,10 +120,20 @@ impl<T> Table<T> {
         self.live_slot(handle).is_some()
     }
 
+    /// The context that a live object was put in with ([`Table::insert_in`]), without a lock.
+    #[inline]
+    pub fn context_of(&self, handle: u64) -> Option<u64> {
+        self.live_slot(handle).map(|slot| slot.context.load(Ordering::Relaxed))
+    }
+
     /// What the guest knows of a live object.
     pub fn get(&self, handle: u64) -> Option<Arc<T>> {
         let slot = self.live_slot(handle)?;
-        lock(&slot.record).clone()
+        let record = lock(&slot.record);
+        // Asked again under the lock: `remove` takes the object's life before its record, so that what is here belongs to
+        // this handle and not to the slot's next one.
+        self.live_slot(handle)?;
+        record.clone()
     }
 
     /// The object is gone. What was known of it comes back, once.
@@ -121,7 +144,7 @@ impl<T> Table<T> {
         slot.state
             .compare_exchange(alive, u32::from(generation), Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.changed();
         let record = lock(&slot.record).take();
         lock(&self.free).0.push(index);
         record
@@ -130,6 +153,11 @@ impl<T> Table<T> {
     /// The present epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Something else that threads remember of these handles has changed.
+    pub fn changed(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Every live handle and its record.
@@ -245,7 +273,7 @@ impl Objects {
     /// CUDA_ERROR_OUT_OF_MEMORY where there are too many; CUDA_ERROR_UNKNOWN for a kind that has a table of its own.
     pub fn insert_plain<H: Handle>(&self, context: u64) -> CuResult<H> {
         let table = self.plain(H::KIND).ok_or(CUresult::UNKNOWN)?;
-        table.insert(Owned { context }).map(H::from_raw)
+        table.insert_in(context, Owned { context }).map(H::from_raw)
     }
 
     /// The object is gone.
@@ -297,6 +325,26 @@ mod tests {
         assert_ne!(first, second, "the same slot, another generation");
         assert!(!table.is_live(first));
         assert!(table.is_live(second));
+    }
+
+    #[test]
+    fn an_object_knows_its_context_without_a_lock() {
+        let table = Table::<u32>::new(HandleKind::Stream);
+        let (in_seven, in_none) = (table.insert_in(7, 1).unwrap(), table.insert(2).unwrap());
+        assert_eq!(table.context_of(in_seven), Some(7));
+        assert_eq!(table.context_of(in_none), Some(0));
+        table.remove(in_seven);
+        assert_eq!(table.context_of(in_seven), None);
+        assert_eq!(table.context_of(table.insert(3).unwrap()), Some(0), "the slot's next object has its own");
+    }
+
+    #[test]
+    fn epochs_change_when_handles_die() {
+        let table = Table::<u32>::new(HandleKind::Function);
+        let handle = table.insert(1).unwrap();
+        let before = table.epoch();
+        table.remove(handle);
+        assert_ne!(table.epoch(), before);
     }
 
     #[test]

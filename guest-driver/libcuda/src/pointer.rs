@@ -74,11 +74,10 @@ unsafe fn write(to: *mut c_void, value: Value) {
     }
 }
 
-/// cuPointerGetAttribute.
+/// cuPointerGetAttribute. As with driver 580, it answers after a fault, too.
 pub unsafe fn cuPointerGetAttribute(data: *mut c_void, attribute: u32, ptr: CUdeviceptr) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        process.alive()?;
         not_null(data)?;
         let range = process.ranges.find(ptr).ok_or(CUresult::INVALID_VALUE)?;
         let value = value(&range, ptr, attribute)?;
@@ -97,7 +96,6 @@ pub unsafe fn cuPointerGetAttributes(
 ) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        process.alive()?;
         not_null(attributes.cast_mut())?;
         not_null(data)?;
         let range = process.ranges.find(ptr);

@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use cuda_api::info::{DeviceInfo, VmInfo};
-use cuda_api::types::CUcontext;
+use cuda_api::types::{CUcontext, attribute};
 use cuda_api::{CUresult, CuResult};
 use pci_layout::event::DEATH_SHUTDOWN;
 use pci_layout::regs;
@@ -72,7 +73,12 @@ pub fn open() -> CuResult<&'static Process> {
         return Ok(process);
     }
     match connect() {
-        Ok(process) => Ok(PROCESS.get_or_init(|| process)),
+        Ok(process) => {
+            // SAFETY: a function of this library, which is never unloaded (see build.rs). Where there is no room for it, a
+            // session's death is answered as at any other time.
+            let _ = unsafe { libc::atexit(ending) };
+            Ok(PROCESS.get_or_init(|| process))
+        }
         Err(Failure(result, why)) => {
             crate::log::say(|| format!("cuInit: {why} ({result})"));
             Err(result)
@@ -106,7 +112,8 @@ fn connect() -> Result<Process, Failure> {
     bytes[..blob.len()].copy_from_slice(&blob);
     let mut info = VmInfo::decode(&bytes[..blob.len()])
         .map_err(|e| Failure(CUresult::SYSTEM_DRIVER_MISMATCH, format!("device information: {e}")))?;
-    let visible = visible_devices(std::env::var_os("CUDA_VISIBLE_DEVICES"), &info.devices);
+    let order = device_order(std::env::var_os(DEVICE_ORDER), &info.devices);
+    let visible = visible_devices(std::env::var_os(VISIBLE_DEVICES), &info.devices, &order);
     info.devices = visible.iter().map(|i| info.devices[*i].clone()).collect();
     if info.devices.is_empty() {
         return Err(Failure(CUresult::NO_DEVICE, "no device is visible".into()));
@@ -115,9 +122,7 @@ fn connect() -> Result<Process, Failure> {
     if kind == Kind::Local {
         // Foreign memory cannot be shared with the worker without the kernel module.
         for d in &mut info.devices {
-            if let Some(value) =
-                d.attributes.get_mut(cuda_api::types::attribute::HOST_REGISTER_SUPPORTED as usize)
-            {
+            if let Some(value) = d.attributes.get_mut(attribute::HOST_REGISTER_SUPPORTED as usize) {
                 *value = Ok(0);
             }
         }
@@ -143,13 +148,20 @@ fn connect() -> Result<Process, Failure> {
     })
 }
 
+/// What a program says about the devices it wants to see, and in which order.
+const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+const DEVICE_ORDER: &str = "CUDA_DEVICE_ORDER";
+
 /// The environment that concerns the driver, as it is now: programs set it after they have started. The worker takes an
-/// allowlist of it.
+/// allowlist of it. Which devices there are is settled here: the worker keeps the list that this process was told of, so that a
+/// device's number means the same on both sides.
 fn environment() -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in std::env::vars_os() {
         let entry = [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat();
         if name.as_bytes().starts_with(b"CUDA_")
+            && name != VISIBLE_DEVICES
+            && name != DEVICE_ORDER
             && block.len() + entry.len() <= pci_layout::control::ENV_BYTES_MAX as usize
         {
             block.extend_from_slice(&entry);
@@ -158,19 +170,34 @@ fn environment() -> Vec<u8> {
     block
 }
 
-/// Which devices CUDA_VISIBLE_DEVICES leaves: indices or UUID prefixes, up to the first that names nothing (CUDA C
+/// The devices as CUDA_DEVICE_ORDER wants them: the host's order, or by PCI address.
+fn device_order(setting: Option<OsString>, devices: &[DeviceInfo]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..devices.len()).collect();
+    if setting.is_some_and(|v| v == "PCI_BUS_ID") {
+        order.sort_by_key(|i| {
+            [attribute::PCI_DOMAIN_ID, attribute::PCI_BUS_ID, attribute::PCI_DEVICE_ID]
+                .map(|a| devices[*i].attribute(a).unwrap_or(i32::MAX))
+        });
+    }
+    order
+}
+
+/// Which devices CUDA_VISIBLE_DEVICES leaves of those in `order`: indices or UUID prefixes, up to the first that names nothing (CUDA C
 /// Programming Guide, "CUDA Environment Variables").
-fn visible_devices(setting: Option<OsString>, devices: &[DeviceInfo]) -> Vec<usize> {
-    let Some(setting) = setting else { return (0..devices.len()).collect() };
+fn visible_devices(setting: Option<OsString>, devices: &[DeviceInfo], order: &[usize]) -> Vec<usize> {
+    let Some(setting) = setting else { return order.to_vec() };
     let mut visible = Vec::new();
     for word in setting.to_string_lossy().split(',') {
         let word = word.trim();
         let found = match word.parse::<usize>() {
-            Ok(index) if index < devices.len() => Some(index),
-            Ok(_) => None,
-            Err(_) if word.starts_with("GPU-") => devices.iter().position(|d| {
-                uuid_text(&d.uuid).starts_with(&word.to_ascii_lowercase().replace("gpu-", "GPU-"))
-            }),
+            Ok(index) => order.get(index).copied(),
+            Err(_) if word.starts_with("GPU-") => {
+                let wanted = word.to_ascii_lowercase().replace("gpu-", "GPU-");
+                let mut named =
+                    order.iter().copied().filter(|i| uuid_text(&devices[*i].uuid).starts_with(&wanted));
+                // A prefix that several devices have names none.
+                named.next().filter(|_| named.next().is_none())
+            }
             Err(_) => None,
         };
         match found {
@@ -187,9 +214,20 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// What a dead session answers.
+/// The process is ending: `exit` has come to what was there before cuInit.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn ending() {
+    ENDING.store(true, Ordering::Relaxed);
+}
+
+/// What a dead session answers. While the process ends, that is no news to its libraries, whose last calls release what is gone
+/// already: they know this answer and say nothing.
 #[cold]
 pub fn death(reason: u32) -> CUresult {
+    if ENDING.load(Ordering::Relaxed) {
+        return CUresult::DEINITIALIZED;
+    }
     if reason == DEATH_SHUTDOWN { CUresult::SYSTEM_NOT_READY } else { CUresult::UNKNOWN }
 }
 
@@ -278,7 +316,7 @@ mod tests {
             attributes: vec![],
         };
         let all = [device(1), device(2), device(0xab)];
-        let see = |s: Option<&str>| visible_devices(s.map(OsString::from), &all);
+        let see = |s: Option<&str>| visible_devices(s.map(OsString::from), &all, &[0, 1, 2]);
         assert_eq!(see(None), [0, 1, 2]);
         assert_eq!(see(Some("")), [] as [usize; 0]);
         assert_eq!(see(Some("-1")), [] as [usize; 0]);
@@ -287,5 +325,22 @@ mod tests {
         assert_eq!(see(Some("1,1")), [1]);
         assert_eq!(see(Some("GPU-abababab")), [2]);
         assert_eq!(see(Some("GPU-ff")), [] as [usize; 0]);
+        assert_eq!(see(Some("GPU-0")), [] as [usize; 0], "two begin so");
+        assert_eq!(visible_devices(Some("0,GPU-02".into()), &all, &[2, 1, 0]), [2, 1]);
+    }
+
+    #[test]
+    fn devices_can_be_ordered_by_pci_address() {
+        let device = |domain: i32, bus: i32| {
+            let mut attributes = vec![Err(CUresult::INVALID_VALUE); 60];
+            attributes[attribute::PCI_DOMAIN_ID as usize] = Ok(domain);
+            attributes[attribute::PCI_BUS_ID as usize] = Ok(bus);
+            attributes[attribute::PCI_DEVICE_ID as usize] = Ok(0);
+            DeviceInfo { name: String::new(), uuid: [0; 16], total_memory_bytes: 0, attributes }
+        };
+        let all = [device(0, 9), device(1, 1), device(0, 2)];
+        assert_eq!(device_order(None, &all), [0, 1, 2]);
+        assert_eq!(device_order(Some("FASTEST_FIRST".into()), &all), [0, 1, 2]);
+        assert_eq!(device_order(Some("PCI_BUS_ID".into()), &all), [2, 0, 1]);
     }
 }

@@ -81,6 +81,11 @@ impl Ranges {
         id
     }
 
+    /// Puts a range back that was taken away, with the id it had.
+    pub fn restore(&self, range: Range) {
+        self.map.write().unwrap_or_else(|e| e.into_inner()).insert(range.start, range);
+    }
+
     /// Takes away the range that starts here.
     pub fn remove(&self, start: u64) -> Option<Range> {
         let range = self.map.write().unwrap_or_else(|e| e.into_inner()).remove(&start);
@@ -120,13 +125,13 @@ impl Ranges {
         Some(range)
     }
 
-    /// The whole range lies in one that a call may access so.
+    /// The whole range lies in one that a call may access so. True: it is host memory.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE.
-    pub fn check(&self, start: u64, len: u64, access: Access) -> CuResult<()> {
+    pub fn check(&self, start: u64, len: u64, access: Access) -> CuResult<bool> {
         if len == 0 {
-            return Ok(());
+            return Ok(false);
         }
         match self.find(start) {
             Some(r)
@@ -134,7 +139,7 @@ impl Ranges {
                     && r.kind != RangeKind::Reserved
                     && !(r.read_only && access == Access::Write) =>
             {
-                Ok(())
+                Ok(r.kind.is_host())
             }
             _ => Err(CUresult::INVALID_VALUE),
         }
@@ -190,6 +195,26 @@ mod tests {
         assert!(ranges.find(0x1010).is_some());
         ranges.remove(0x1000);
         assert!(ranges.find(0x1010).is_none());
+    }
+
+    #[test]
+    fn a_range_comes_back_as_it_was() {
+        let ranges = Ranges::default();
+        let id = ranges.insert(range(0x1000, 0x100));
+        let taken = ranges.remove(0x1000).unwrap();
+        assert!(ranges.remove(0x1000).is_none());
+        ranges.restore(taken);
+        assert_eq!(ranges.find(0x1080).map(|r| r.id), Some(id));
+    }
+
+    #[test]
+    fn host_memory_is_told_apart() {
+        let ranges = Ranges::default();
+        ranges.insert(range(0x1000, 0x100));
+        ranges.insert(Range { kind: RangeKind::HostAlloc(0), ..range(0x2000, 0x100) });
+        assert_eq!(ranges.check(0x1000, 8, Access::Write), Ok(false));
+        assert_eq!(ranges.check(0x2000, 8, Access::Write), Ok(true));
+        assert_eq!(ranges.check(0x5000, 0, Access::Write), Ok(false), "no bytes lie nowhere");
     }
 
     #[test]

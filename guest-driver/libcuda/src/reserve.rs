@@ -4,6 +4,7 @@
 //! Reserved in blocks, since the driver packs small allocations; a block is held as long as any allocation touches it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
@@ -34,15 +35,23 @@ impl Reservations {
     pub fn hold(&self, start: u64, len: u64) -> Result<(), Clash> {
         let range = blocks_of(start, len).ok_or(Clash)?;
         let mut blocks = crate::objects::lock(&self.blocks);
-        for block in range.clone() {
-            let held = blocks.get(&block).copied().unwrap_or(0);
-            if held == 0 && map(block).is_err() {
-                if block > *range.start() {
-                    release(&mut blocks, *range.start()..=block - 1);
-                }
+        // Blocks that nobody holds yet are mapped in runs: a large range costs a few system calls, not one for each block.
+        let mut fresh = Vec::new();
+        let mut next = *range.start();
+        for held in blocks.range(range.clone()).map(|(block, _)| *block).chain([*range.end() + 1]) {
+            if held > next {
+                fresh.push(next..held);
+            }
+            next = held + 1;
+        }
+        for (i, run) in fresh.iter().enumerate() {
+            if map(run).is_err() {
+                fresh[..i].iter().for_each(unmap);
                 return Err(Clash);
             }
-            blocks.insert(block, held + 1);
+        }
+        for block in range {
+            *blocks.entry(block).or_insert(0) += 1;
         }
         Ok(())
     }
@@ -56,26 +65,48 @@ impl Reservations {
 }
 
 fn release(blocks: &mut BTreeMap<u64, u32>, range: std::ops::RangeInclusive<u64>) {
+    let mut free: Option<Range<u64>> = None;
     for block in range {
         match blocks.get_mut(&block) {
             Some(held) if *held > 1 => *held -= 1,
             Some(_) => {
                 blocks.remove(&block);
-                // SAFETY: the block was mapped by `map` when it was first held, and nobody else maps over a held block.
-                let _ = unsafe { munmap((block * BLOCK_BYTES) as *mut _, BLOCK_BYTES as usize) };
+                free = Some(match free {
+                    Some(run) if run.end == block => run.start..block + 1,
+                    before => {
+                        before.iter().for_each(unmap);
+                        block..block + 1
+                    }
+                });
             }
             None => {}
         }
     }
+    free.iter().for_each(unmap);
 }
 
-fn map(block: u64) -> Result<(), Clash> {
-    let address = (block * BLOCK_BYTES) as *mut _;
+/// A run of blocks as an address and a length.
+fn place(run: &Range<u64>) -> Option<(*mut std::ffi::c_void, usize)> {
+    let start = run.start.checked_mul(BLOCK_BYTES)?;
+    let len = (run.end - run.start).checked_mul(BLOCK_BYTES)?;
+    Some((std::ptr::without_provenance_mut(start as usize), len as usize))
+}
+
+/// Unmaps blocks that [`map`] has mapped and nobody holds any more.
+fn unmap(run: &Range<u64>) {
+    if let Some((address, len)) = place(run) {
+        // SAFETY: the blocks were mapped by `map` when they were first held, and nobody else maps over a held block.
+        let _ = unsafe { munmap(address, len) };
+    }
+}
+
+fn map(run: &Range<u64>) -> Result<(), Clash> {
+    let (address, len) = place(run).ok_or(Clash)?;
     // SAFETY: FIXED_NOREPLACE maps only where nothing is mapped; PROT_NONE memory is never accessed.
     let mapped = unsafe {
         mmap_anonymous(
             address,
-            BLOCK_BYTES as usize,
+            len,
             ProtFlags::empty(),
             MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE,
         )
@@ -85,7 +116,7 @@ fn map(block: u64) -> Result<(), Clash> {
         Ok(elsewhere) => {
             // A kernel older than 4.17 takes the address for a hint.
             // SAFETY: the mapping just made, at an address that nobody knows.
-            let _ = unsafe { munmap(elsewhere, BLOCK_BYTES as usize) };
+            let _ = unsafe { munmap(elsewhere, len) };
             Err(Clash)
         }
         Err(_) => Err(Clash),
@@ -96,29 +127,63 @@ fn map(block: u64) -> Result<(), Clash> {
 mod tests {
     use super::*;
 
+    /// The block of an address, as a run.
+    fn block(address: u64) -> Range<u64> {
+        address / BLOCK_BYTES..address / BLOCK_BYTES + 1
+    }
+
     #[test]
     fn shared_blocks_are_held_until_the_last_goes() {
         let r = Reservations::default();
         let base = 0x3a00_0000_0000;
         r.hold(base, 512).unwrap();
         r.hold(base + 512, 4 << 20).unwrap();
-        assert_eq!(map(base / BLOCK_BYTES), Err(Clash));
+        assert_eq!(map(&block(base)), Err(Clash));
         r.release(base, 512);
-        assert_eq!(map(base / BLOCK_BYTES), Err(Clash));
+        assert_eq!(map(&block(base)), Err(Clash));
         r.release(base + 512, 4 << 20);
-        map(base / BLOCK_BYTES).unwrap();
-        release(&mut BTreeMap::from([(base / BLOCK_BYTES, 1)]), base / BLOCK_BYTES..=base / BLOCK_BYTES);
+        for i in 0..3 {
+            map(&block(base + i * BLOCK_BYTES)).unwrap();
+            unmap(&block(base + i * BLOCK_BYTES));
+        }
+    }
+
+    #[test]
+    fn what_lies_between_held_blocks_is_mapped_and_goes_alone() {
+        let r = Reservations::default();
+        let base = 0x3c00_0000_0000;
+        r.hold(base + BLOCK_BYTES, 1).unwrap();
+        r.hold(base + 4 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+        r.hold(base, 8 * BLOCK_BYTES).unwrap();
+        assert!((0..8).all(|i| map(&block(base + i * BLOCK_BYTES)) == Err(Clash)));
+        r.release(base, 8 * BLOCK_BYTES);
+        for i in 0..8 {
+            let free = map(&block(base + i * BLOCK_BYTES)).is_ok();
+            assert_eq!(free, i != 1 && i != 4, "block {i}");
+            if free {
+                unmap(&block(base + i * BLOCK_BYTES));
+            }
+        }
+        r.release(base + BLOCK_BYTES, 1);
+        r.release(base + 4 * BLOCK_BYTES, BLOCK_BYTES);
+        assert!(crate::objects::lock(&r.blocks).is_empty());
     }
 
     #[test]
     fn a_clash_holds_nothing() {
         let r = Reservations::default();
         let base = 0x3b00_0000_0000;
-        map(base / BLOCK_BYTES + 2).unwrap();
+        let taken = block(base + 2 * BLOCK_BYTES);
+        map(&taken).unwrap();
         assert_eq!(r.hold(base, 8 << 20), Err(Clash));
-        map(base / BLOCK_BYTES).unwrap();
-        map(base / BLOCK_BYTES + 1).unwrap();
-        let first = base / BLOCK_BYTES;
-        release(&mut (first..=first + 2).map(|b| (b, 1)).collect(), first..=first + 2);
+        // A run before the clash is given back, too.
+        r.hold(base + BLOCK_BYTES, 1).unwrap();
+        assert_eq!(r.hold(base, 8 << 20), Err(Clash));
+        r.release(base + BLOCK_BYTES, 1);
+        for i in [0, 1, 3] {
+            map(&block(base + i * BLOCK_BYTES)).unwrap();
+            unmap(&block(base + i * BLOCK_BYTES));
+        }
+        unmap(&taken);
     }
 }

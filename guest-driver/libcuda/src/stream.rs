@@ -36,7 +36,7 @@ fn create(to: *mut CUstream, flags: u32, priority: i32) -> CuResult<()> {
     let (low, high) = process.info.stream_priorities;
     let priority = priority.clamp(high.min(low), low.max(high));
     let record = StreamRecord { context, flags, priority, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) };
-    let stream = CUstream(process.objects.streams.insert(record)?);
+    let stream = CUstream(process.objects.streams.insert_in(context, record)?);
     if let Err(error) = gate::post::<row::cuStreamCreate>((stream, flags, priority)) {
         process.objects.streams.remove(stream.0);
         return Err(error);
@@ -60,15 +60,11 @@ pub unsafe fn cuStreamCreateWithPriority(to: *mut CUstream, flags: u32, priority
 pub unsafe fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
     finish((|| {
         let process = initialised()?;
+        process.alive()?;
         if process.objects.streams.remove(stream.0).is_none() {
             return Err(CUstream::INVALID);
         }
-        // Wait only where there is no context to post in.
-        if crate::context::current().is_ok() {
-            gate::post::<row::cuStreamDestroy_v2>((stream,))
-        } else {
-            gate::call::<row::cuStreamDestroy_v2>((stream,))
-        }
+        gate::post::<row::cuStreamDestroy_v2>((stream,))
     })())
 }
 

@@ -16,6 +16,8 @@ pub struct ThreadState {
     pub ring: Option<Ring>,
     /// Current contexts, the innermost last.
     pub contexts: Vec<CUcontext>,
+    /// What is known of the innermost one.
+    pub place: crate::gate::Place,
     /// CUstreamCaptureMode, as cuThreadExchangeStreamCaptureMode left it.
     pub capture_mode: u32,
     /// For each slot of the staging buffer, the number of bulk frames after which it is free again.
@@ -58,16 +60,30 @@ extern "C" fn end(state: *mut c_void) {
     }
 }
 
+/// The thread's state is in use; it is free again when this goes, by a panic's unwinding, too.
+struct Busy;
+
+impl Busy {
+    fn enter() -> Option<Self> {
+        if BUSY.replace(true) { None } else { Some(Busy) }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.set(false);
+    }
+}
+
 /// The calling thread's state. `None` if it is in use already: a call from inside another one (a signal handler).
 pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
-    if BUSY.replace(true) {
-        return None;
-    }
+    let _busy = Busy::enter()?;
     let mut state = STATE.get();
     if state.is_null() {
         state = Box::into_raw(Box::new(ThreadState {
             ring: None,
             contexts: Vec::new(),
+            place: crate::gate::Place::default(),
             capture_mode: 0,
             staging_slots: [0; crate::copy::STAGING_SLOTS],
             next_slot: 0,
@@ -81,9 +97,19 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
         unsafe { libc::pthread_setspecific(key(), state.cast()) };
     }
     // SAFETY: the box lives until the thread's end, and BUSY makes this the only reference.
-    let result = work(unsafe { &mut *state });
-    BUSY.set(false);
-    Some(result)
+    Some(work(unsafe { &mut *state }))
+}
+
+/// An error of an earlier posted call of this thread, with the call's wire id. It comes out once.
+#[inline]
+pub fn take_async_error() -> Option<(u32, u32)> {
+    let state = STATE.get();
+    if state.is_null() {
+        return None;
+    }
+    let _busy = Busy::enter()?;
+    // SAFETY: the box lives until the thread's end, and BUSY makes this the only reference.
+    unsafe { &mut *state }.ring.as_mut()?.take_async_error()
 }
 
 /// The calling thread's current context, NULL if it has none.
@@ -93,10 +119,15 @@ pub fn current_context() -> CUcontext {
 
 /// Runs a call as its per-thread default stream variant.
 pub fn per_thread_default<R>(call: impl FnOnce() -> R) -> R {
-    let before = with(|t| std::mem::replace(&mut t.per_thread_default, true)).unwrap_or(false);
-    let result = call();
-    with(|t| t.per_thread_default = before);
-    result
+    /// Puts back what was before, by a panic's unwinding, too.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            with(|t| t.per_thread_default = self.0);
+        }
+    }
+    let _before = Before(with(|t| std::mem::replace(&mut t.per_thread_default, true)).unwrap_or(false));
+    call()
 }
 
 /// The stream that a synchronous call of this thread works in.
@@ -105,5 +136,26 @@ pub fn default_stream() -> cuda_api::types::CUstream {
         cuda_api::types::STREAM_PER_THREAD
     } else {
         cuda_api::types::STREAM_DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_leaves_the_state_free() {
+        let panicked = std::panic::catch_unwind(|| with(|_| std::panic::resume_unwind(Box::new(()))));
+        assert!(panicked.is_err());
+        assert_eq!(with(|_| 7), Some(7));
+        let panicked =
+            std::panic::catch_unwind(|| per_thread_default(|| std::panic::resume_unwind(Box::new(()))));
+        assert!(panicked.is_err());
+        assert_eq!(default_stream(), cuda_api::types::STREAM_DEFAULT);
+    }
+
+    #[test]
+    fn a_call_from_inside_a_call_is_told_so() {
+        assert_eq!(with(|_| with(|_| ())), Some(None));
     }
 }

@@ -23,7 +23,9 @@ pub unsafe fn cuMemAddressReserve(
         not_null(ptr)?;
         let at = gate::call::<row::cuMemAddressReserve>((size, alignment, addr, flags, &[]))?;
         if process.reservations.hold(at, size as u64).is_err() {
-            gate::call::<row::cuMemAddressFree>((at, size))?;
+            if let Err(error) = gate::call::<row::cuMemAddressFree>((at, size)) {
+                crate::log::say(|| format!("clashing addresses are not given back: {error}"));
+            }
             return Err(CUresult::OUT_OF_MEMORY);
         }
         process.ranges.insert(Range {
