@@ -52,6 +52,11 @@ impl StagingView {
         StagingView { base, len }
     }
 
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.len
+    }
+
     /// The address of `len` bytes at `offset`, if they lie inside.
     pub fn at(&self, offset: u64, len: u64) -> Option<*mut u8> {
         let end = offset.checked_add(len)?;

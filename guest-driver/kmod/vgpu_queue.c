@@ -353,8 +353,10 @@ int vgpu_queues_start(struct vgpu_device *dev)
 	memset(dev->pending, 0, PAGE_SIZE);
 	reinit_completion(&dev->quiet);
 	err = vgpu_find_two_queues(dev->vdev, vqs, names, callbacks);
-	if (err)
+	if (err) {
+		dev_err(&dev->vdev->dev, "the device does not have the two queues that are needed (%d)\n", err);
 		return err;
+	}
 	if (virtqueue_get_vring_size(vqs[VGPU_QUEUE_CONTROL]) < VGPU_SG_MAX) {
 		dev_err(&dev->vdev->dev, "a control queue of %u entries is too short, %u are needed\n",
 			virtqueue_get_vring_size(vqs[VGPU_QUEUE_CONTROL]), VGPU_SG_MAX);

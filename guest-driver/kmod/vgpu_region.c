@@ -77,7 +77,7 @@ static long vgpu_pin_batch(u64 va, unsigned long nr, bool read_only, struct page
 	return pin_user_pages_fast(va, nr, FOLL_LONGTERM, pages);
 }
 
-/* Pins the whole range, or nothing. */
+/* Pins the range. Where it fails, what was pinned until then is in @region->runs, for vgpu_region_release(). */
 static int vgpu_region_pin(struct vgpu_session *s, struct vgpu_region *region)
 {
 	unsigned long left = region->len >> PAGE_SHIFT;
@@ -116,8 +116,6 @@ static int vgpu_region_pin(struct vgpu_session *s, struct vgpu_region *region)
 		cond_resched();
 	}
 	free_page((unsigned long)pages);
-	if (err)
-		vgpu_region_unpin(s, region);
 	return err;
 }
 

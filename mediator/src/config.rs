@@ -36,7 +36,7 @@ impl ExecutorKind {
     }
 }
 
-/// How long the supervisor waits for what. Each of them ends in SIGKILL for the worker, except `stop`.
+/// How long the supervisor waits for what. Each of them ends in SIGKILL for the worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Probe of the executor's devices: a cold driver takes its time.
@@ -61,7 +61,7 @@ impl Default for Limits {
             map: Duration::from_secs(10),
             unmap: Duration::from_secs(30),
             close: Duration::from_millis(200),
-            stop: Duration::from_secs(2),
+            stop: Duration::from_secs(10),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use cuda_api::host::{Executor, StagingView};
+use cuda_api::info::VmInfo;
+use executor_cuda::{Cuda, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
 
@@ -67,22 +69,88 @@ where
     }
 }
 
+/// The executor of a worker, whichever the VM was given.
+pub enum Either {
+    /// A real GPU.
+    Cuda(Driven<Cuda>),
+    /// The CPU device.
+    Soft(Driven<Soft>),
+}
+
+/// A ring's thread in the worker's executor.
+pub enum EitherThread {
+    /// A real GPU.
+    Cuda(executor_cuda::Thread),
+    /// The CPU device.
+    Soft(executor_soft::Thread),
+}
+
+impl CallHandler for Either {
+    type Thread = EitherThread;
+
+    fn ring_thread(&self, ring: u32) -> EitherThread {
+        match self {
+            Self::Cuda(driven) => EitherThread::Cuda(driven.ring_thread(ring)),
+            Self::Soft(driven) => EitherThread::Soft(driven.ring_thread(ring)),
+        }
+    }
+
+    #[inline]
+    fn call(
+        &self,
+        thread: &mut EitherThread,
+        frame: Frame<'_>,
+        staging: Option<StagingMemory>,
+        reply: &mut Vec<u8>,
+    ) -> Result<u32, Malformed> {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.call(thread, frame, staging, reply),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.call(thread, frame, staging, reply),
+            _ => Err(Malformed("a thread of another executor".to_owned())),
+        }
+    }
+
+    fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool {
+        match self {
+            Self::Cuda(driven) => driven.may_overtake(frame, blocked),
+            Self::Soft(driven) => driven.may_overtake(frame, blocked),
+        }
+    }
+
+    fn region_mapped(&self, va: u64, len: u64, writable: bool) {
+        match self {
+            Self::Cuda(driven) => driven.region_mapped(va, len, writable),
+            Self::Soft(driven) => driven.region_mapped(va, len, writable),
+        }
+    }
+
+    fn region_unmapping(&self, va: u64, len: u64) {
+        match self {
+            Self::Cuda(driven) => driven.region_unmapping(va, len),
+            Self::Soft(driven) => driven.region_unmapping(va, len),
+        }
+    }
+
+    fn sticky(&self) -> u32 {
+        match self {
+            Self::Cuda(driven) => driven.sticky(),
+            Self::Soft(driven) => driven.sticky(),
+        }
+    }
+
+    fn quiesce(&self, limit: Duration) -> bool {
+        match self {
+            Self::Cuda(driven) => driven.quiesce(limit),
+            Self::Soft(driven) => driven.quiesce(limit),
+        }
+    }
+}
+
 /// The worker program of the daemon: makes the executor that the VM was given.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Program;
 
 fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
-    match setup.executor {
-        ExecutorKind::Soft => {}
-        ExecutorKind::Auto => log::debug!("no GPU executor in this build: the software executor serves"),
-        ExecutorKind::Cuda => {
-            return Err(SetupError {
-                error: regs::ERROR_UNSUPPORTED,
-                cuda_result: 0,
-                reason: "this build has no GPU executor: start the daemon with --executor soft".to_owned(),
-            });
-        }
-    }
     let mut uuid = *b"vgpu-soft\0\0\0\0\0\0\0";
     for (to, from) in uuid.iter_mut().skip(12).zip(setup.vm_id.to_be_bytes()) {
         *to = from;
@@ -99,20 +167,74 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
     })
 }
 
+/// What the GPU gives, or None where the software device serves instead: Auto falls to it where there is no driver or no
+/// device, not where a GPU is there and fails.
+fn on_gpu<T>(
+    setup: &WorkerSetup,
+    gpu: impl FnOnce(executor_cuda::Config) -> Result<T, Unavailable>,
+) -> Result<Option<T>, SetupError> {
+    if setup.executor == ExecutorKind::Soft {
+        return Ok(None);
+    }
+    let unavailable = match gpu(executor_cuda::Config { memory_bytes: setup.vram_bytes }) {
+        Ok(made) => return Ok(Some(made)),
+        Err(unavailable) => unavailable,
+    };
+    let nothing_there = match &unavailable {
+        Unavailable::Load(_) => true,
+        Unavailable::Driver { result, .. } => *result == cuda_api::CUresult::NO_DEVICE,
+        Unavailable::Device { .. } => false,
+    };
+    if setup.executor == ExecutorKind::Auto && nothing_there {
+        log::info!("no GPU ({unavailable}): the software executor serves");
+        return Ok(None);
+    }
+    Err(match &unavailable {
+        Unavailable::Driver { result, .. } => {
+            SetupError { error: regs::ERROR_CUDA, cuda_result: result.0, reason: unavailable.to_string() }
+        }
+        _ => SetupError { error: regs::ERROR_UNSUPPORTED, cuda_result: 0, reason: unavailable.to_string() },
+    })
+}
+
+fn probed(info: &VmInfo, capabilities: u32) -> Probe {
+    Probe {
+        device_count: u32::try_from(info.devices.len()).unwrap_or(0),
+        info: info.encode(),
+        capabilities: regs::CAP_MAP_GUEST_PAGES | capabilities,
+        fingerprint: cuda_api::fingerprint(),
+    }
+}
+
 impl WorkerProgram for Program {
-    type Handler = Driven<Soft>;
+    type Handler = Either;
+
+    fn prepare(&mut self, executor: ExecutorKind) {
+        if executor != ExecutorKind::Soft
+            && let Err(error) = executor_cuda::preload()
+        {
+            // The probe has said so already; the session hears it when it opens.
+            log::debug!("no driver: {error}");
+        }
+    }
 
     fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError> {
-        let info = soft(setup)?.vm_info();
-        Ok(Probe {
-            device_count: u32::try_from(info.devices.len()).unwrap_or(0),
-            info: info.encode(),
-            capabilities: regs::CAP_MAP_GUEST_PAGES,
-            fingerprint: cuda_api::fingerprint(),
-        })
+        match on_gpu(setup, executor_cuda::probe)? {
+            Some(info) => Ok(probed(&info, regs::CAP_HARDWARE)),
+            None => Ok(probed(&soft(setup)?.vm_info(), 0)),
+        }
     }
 
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
-        soft(&setup).map(Driven)
+        let staged = setup.staged.clone();
+        let gpu = |config| {
+            let count =
+                staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
+            Cuda::new(config, count)
+        };
+        match on_gpu(&setup, gpu)? {
+            Some(cuda) => Ok(Either::Cuda(Driven(cuda))),
+            None => soft(&setup).map(|soft| Either::Soft(Driven(soft))),
+        }
     }
 }

@@ -9,9 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use crate::VmConfig;
-use crate::channel::Answer;
+use pci_layout::regs;
+use zerocopy::FromBytes;
+
+use crate::channel::{Answer, ProbeAnswer};
 use crate::process::{self, WorkerProcess};
+use crate::{ExecutorKind, VmConfig};
 
 enum Request {
     Probe { output: OwnedFd, answer: Sender<std::result::Result<Answer, String>> },
@@ -29,7 +32,7 @@ impl Pool {
         let (requests, receiver) = channel();
         let thread = std::thread::Builder::new()
             .name(format!("vm{}-pool", config.vm_id))
-            .spawn(move || serve(&config, &receiver))?;
+            .spawn(move || serve(config, &receiver))?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
@@ -64,22 +67,26 @@ impl Drop for Pool {
     }
 }
 
-fn serve(config: &VmConfig, requests: &Receiver<Request>) {
+fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
     let mut idle: VecDeque<WorkerProcess> = VecDeque::new();
     while let Ok(request) = requests.recv() {
         match request {
             Request::Probe { output, answer } => {
+                let probed = process::probe(&config, output.as_fd());
+                if let (ExecutorKind::Auto, Ok(answer)) = (config.executor, &probed) {
+                    config.executor = found(answer);
+                }
                 // Whoever asked may have given up; then nobody needs the answer.
-                let _ = answer.send(process::probe(config, output.as_fd()));
+                let _ = answer.send(probed);
             }
             Request::Take { answer } => {
                 let ready = std::iter::from_fn(|| idle.pop_front()).find(WorkerProcess::is_running);
-                let worker = ready.map_or_else(|| WorkerProcess::start(config), Ok);
+                let worker = ready.map_or_else(|| WorkerProcess::start(&config), Ok);
                 let _ = answer.send(worker);
             }
         }
         while idle.len() < config.idle_workers {
-            match WorkerProcess::start(config) {
+            match WorkerProcess::start(&config) {
                 Ok(worker) => idle.push_back(worker),
                 Err(error) => {
                     log::error!("no worker can be kept ready: {error}");
@@ -87,5 +94,20 @@ fn serve(config: &VmConfig, requests: &Receiver<Request>) {
                 }
             }
         }
+    }
+}
+
+/// The executor that a probe found. Workers are told which, so that a session never gets another one than its guest was
+/// told of.
+fn found(answer: &Answer) -> ExecutorKind {
+    match ProbeAnswer::read_from_prefix(&answer.tail) {
+        Ok((said, _)) if answer.error == regs::ERROR_NONE => {
+            if said.capabilities & regs::CAP_HARDWARE != 0 {
+                ExecutorKind::Cuda
+            } else {
+                ExecutorKind::Soft
+            }
+        }
+        _ => ExecutorKind::Auto,
     }
 }

@@ -19,7 +19,7 @@ use crate::{Done, Events, Open, Piece, SessionError, WakeKind, environment, page
 /// How often a wait for an answer looks whether the session is being closed.
 const CLOSING_CHECK: Duration = Duration::from_millis(20);
 /// How long STOP's answer may take beyond the limit that the worker was given.
-const STOP_SLACK: Duration = Duration::from_millis(500);
+pub(crate) const STOP_SLACK: Duration = Duration::from_millis(500);
 
 /// A [`Done`] that is called exactly once, whatever happens to the operation that holds it.
 pub(crate) struct Completion {
@@ -80,7 +80,7 @@ pub(crate) enum Op {
         done: Completion,
     },
     Stop {
-        quiet: Sender<bool>,
+        quiet: Sender<()>,
     },
     Resume,
     WorkerEnded,
@@ -183,9 +183,9 @@ impl Session {
                 return Next::End;
             }
             Op::Stop { quiet } => {
-                let is_quiet = self.stop();
+                self.stop();
                 // Nobody waits any more if it took too long.
-                let _ = quiet.send(is_quiet);
+                let _ = quiet.send(());
             }
             Op::Resume => {
                 let limit = self.shared.config.limits.map;
@@ -282,8 +282,8 @@ impl Session {
             open.uid,
             worker.pid()
         );
-        if shared.is_stopped() && !self.stop() {
-            log::warn!("{} is not idle although the VM is stopped", self.name());
+        if shared.is_stopped() {
+            self.stop();
         }
         Ok(())
     }
@@ -349,13 +349,23 @@ impl Session {
         }
     }
 
-    fn stop(&mut self) -> bool {
+    /// Returns when nothing that the session does changes guest memory any more: its worker is idle, or dead.
+    fn stop(&mut self) {
         let limit = self.shared.config.limits.stop;
         let header = OrderHeader {
             len: u64::try_from(limit.as_micros()).unwrap_or(u64::MAX),
             ..OrderHeader::new(kind::STOP)
         };
-        self.dead || self.ask(header, &[], &[], limit.saturating_add(STOP_SLACK)).is_ok()
+        let is_idle = self.ask(header, &[], &[], limit.saturating_add(STOP_SLACK)).is_ok();
+        if is_idle || self.dead {
+            return;
+        }
+        log::error!("{} does not come to rest in {limit:?} although the VM is stopped: it ends", self.name());
+        self.release_worker();
+        if !self.is_abandoned() && !self.control.closing.load(Ordering::Acquire) {
+            self.shared.count_died();
+            self.tell_dead(event::DEATH_EXECUTOR);
+        }
     }
 
     /// The worker is gone, or as good as: makes sure of it and tells the guest.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
 use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
-use crate::session::{Completion, Control, Op, Session};
+use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
 
 /// Longest information blob that a probe may make, in bytes.
@@ -317,40 +317,39 @@ impl Vm {
         }
     }
 
-    /// The VM is paused: no worker dispatches a further call. Returns when all are quiet or the stop limit is over.
+    /// The VM is paused: no worker dispatches a further call. Returns when nothing changes guest memory any more: every
+    /// worker is idle, or was killed and reaped because it did not become so within the stop limit. A front cannot tell a
+    /// pause from a reset, after which that memory is another kernel's.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Release);
-        let (quiet, answers) = channel();
-        let asked = self.tell_all(|| Op::Stop { quiet: quiet.clone() });
-        drop(quiet);
+        let asked: Vec<_> = {
+            let table = self.shared.table();
+            let ask = |entry: &Entry| {
+                let (quiet, answer) = channel();
+                // An ended thread drops the operation.
+                drop(entry.ops.send(Op::Stop { quiet }));
+                (entry.control.clone(), answer)
+            };
+            table.open.values().map(ask).collect()
+        };
+        let limit = self.shared.config.limits.stop.saturating_add(STOP_SLACK.saturating_mul(2));
         let start = Instant::now();
-        let mut noisy = asked;
-        for _ in 0..asked {
-            match answers.recv_timeout(self.shared.config.limits.stop.saturating_sub(start.elapsed())) {
-                Ok(true) => noisy = noisy.saturating_sub(1),
-                Ok(false) => {}
-                Err(_) => break,
+        for (control, answer) in asked {
+            // A thread that ends drops the sender; one that is busy with something else does not come to it in time.
+            if let Err(RecvTimeoutError::Timeout) = answer.recv_timeout(limit.saturating_sub(start.elapsed()))
+                && let Some(worker) = control.worker.get()
+            {
+                log::error!("worker {} is not told in time that the VM is stopped: killed", worker.pid());
+                worker.child().kill_and_reap();
             }
-        }
-        if noisy != 0 {
-            log::warn!(
-                "VM {} is stopped, but {noisy} of {asked} session(s) are not idle",
-                self.shared.config.vm_id
-            );
         }
     }
 
     /// The VM goes on.
     pub fn resume(&self) {
         self.shared.stopped.store(false, Ordering::Release);
-        self.tell_all(|| Op::Resume);
-    }
-
-    fn tell_all(&self, op: impl Fn() -> Op) -> usize {
-        let table = self.shared.table();
         // An ended thread drops the operation.
-        table.open.values().for_each(|entry| drop(entry.ops.send(op())));
-        table.open.len()
+        self.shared.table().open.values().for_each(|entry| drop(entry.ops.send(Op::Resume)));
     }
 
     /// Kills and reaps every worker and empties the session table; returns when that is done. Guest memory is not

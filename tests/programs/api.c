@@ -81,7 +81,11 @@ static void contexts(void)
     EXPECT(active);
     CHECK(cuDevicePrimaryCtxRelease(0));
     CHECK(cuCtxSetCurrent(primary));
-    CHECK(cuCtxCreate_v2(&made, 0, 0));
+#if CUDA_VERSION >= 13000
+    CHECK(cuCtxCreate(&made, 0, 0, 0));
+#else
+    CHECK(cuCtxCreate(&made, 0, 0));
+#endif
     CHECK(cuCtxGetCurrent(&other));
     EXPECT(other == made && made != primary);
     CHECK(cuMemAlloc(&p, 4));

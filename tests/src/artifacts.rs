@@ -78,6 +78,18 @@ pub fn daemon(profile: Profile) -> Result<PathBuf> {
     Ok(repository().join("target").join(profile.folder()).join("vhost-user-vgpu"))
 }
 
+/// The program `hostile-guest`, which attacks the kernel module from within a VM.
+///
+/// # Errors
+/// As for [`daemon`].
+pub fn hostile_guest(profile: Profile) -> Result<PathBuf> {
+    step("building hostile-guest");
+    let mut command = cargo();
+    command.args(["build", "--package", "hostile", "--bin", "hostile-guest"]).args(profile.arguments());
+    succeed(command, "cargo build --package hostile")?;
+    Ok(repository().join("target").join(profile.folder()).join("hostile-guest"))
+}
+
 /// `libcuda.so.1`, in a folder of its own together with the names by which programs are linked to it. It needs no symbol newer
 /// than [`GLIBC`]: zig's linker, a Python package, brings the C library's symbols of every version.
 ///

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use harness::supervise;
 
+/// What a daemon writes to its log once it serves.
+const LISTENS: &str = ": waiting for ";
+/// How much of the log a failure shows.
+const TAIL_LINES: usize = 20;
 /// How a totals line begins.
 const TOTALS: &str = "calls processed:";
 /// How long a daemon may take to listen, to write its totals, and to end.
@@ -49,6 +53,20 @@ impl Daemon {
     /// # Errors
     /// As for [`Daemon::start`].
     pub fn start_at(program: &Path, listen: Listen, socket: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_logging(program, listen, socket, arguments, "info,virtio_queue=off")
+    }
+
+    /// The same, with this log filter unless RUST_LOG is set.
+    ///
+    /// # Errors
+    /// As for [`Daemon::start`].
+    pub fn start_logging(
+        program: &Path,
+        listen: Listen,
+        socket: &Path,
+        arguments: &[&str],
+        filter: &str,
+    ) -> Result<Self> {
         let flag = match listen {
             Listen::VhostUser => "--socket-path",
             Listen::Local => "--local-socket",
@@ -62,7 +80,7 @@ impl Daemon {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info,virtio_queue=off");
+            command.env("RUST_LOG", filter);
         }
         let mut child =
             supervise::spawn(command).with_context(|| format!("cannot start {}", program.display()))?;
@@ -82,7 +100,8 @@ impl Daemon {
         });
         let mut daemon = Daemon { child, log, socket: socket.to_owned(), _folder: None };
         let begin = Instant::now();
-        while !socket.exists() {
+        // The socket is there earlier, but what it does on signals is settled only now.
+        while !daemon.log().iter().any(|line| line.contains(LISTENS)) {
             if let Some(status) = daemon.child.try_wait()? {
                 std::thread::sleep(Duration::from_millis(50));
                 bail!("the daemon ended with {status}:\n{}", daemon.log().join("\n"));
@@ -105,10 +124,28 @@ impl Daemon {
         i32::try_from(self.child.id()).unwrap_or(0)
     }
 
+    /// The processes that it has started and not yet reaped: its workers, those of no session yet included.
+    #[must_use]
+    pub fn children(&self) -> Vec<i32> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+            .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Its log so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.log.lock().map(|l| l.clone()).unwrap_or_default()
+    }
+
+    /// The end of its log, for the message of a failure.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.iter().map(String::as_str).filter(|l| !l.contains(TOTALS)).collect();
+        lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
     }
 
     /// Waits for a line of the log that contains `text`, from line `from` on.

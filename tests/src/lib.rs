@@ -8,11 +8,13 @@
 //! | [`daemon`] | a running daemon, its totals, its end |
 //! | [`vm`] | a guest with all of it in place |
 //! | [`local`] | a program of this host against the daemon's local socket |
+//! | [`place`] | either of the two, for checks that run in both |
 //!
 //! What it is not: it makes no claims. The claims are in the tests.
 
 pub mod artifacts;
 pub mod daemon;
 pub mod local;
+pub mod place;
 pub mod programs;
 pub mod vm;

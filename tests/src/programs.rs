@@ -33,10 +33,13 @@ impl Programs {
 }
 
 /// PTX as a fatbin with one entry, as nvcc embeds it: header {magic, version 1, header bytes, payload bytes}, entry header
-/// {kind 1 = PTX, version, header bytes, payload bytes, …}, text.
+/// {kind 1 = PTX, version, header bytes, payload bytes, …, where the compiler's options are (none)}, text.
 #[must_use]
 pub fn fatbin(ptx: &str, architecture: u32) -> Vec<u8> {
-    const ENTRY_HEADER: u32 = 64;
+    const ENTRY_HEADER: u32 = 80;
+    /// Where in the header the options are described, and where their text would begin: the driver follows both.
+    const OPTIONS: u32 = 64;
+    const OPTIONS_TEXT: u32 = 72;
     /// 64-bit code for Linux.
     const FLAGS: u64 = 0x11;
     let mut text = ptx.as_bytes().to_vec();
@@ -46,7 +49,7 @@ pub fn fatbin(ptx: &str, architecture: u32) -> Vec<u8> {
     let mut entry = Vec::new();
     entry.extend(1u16.to_le_bytes());
     entry.extend(0x0101u16.to_le_bytes());
-    for word in [ENTRY_HEADER, len, 0, 0, 0] {
+    for word in [ENTRY_HEADER, len, 0, 0, OPTIONS] {
         entry.extend(word.to_le_bytes());
     }
     entry.extend(0u16.to_le_bytes());
@@ -55,6 +58,10 @@ pub fn fatbin(ptx: &str, architecture: u32) -> Vec<u8> {
         entry.extend(word.to_le_bytes());
     }
     for word in [FLAGS, 0, 0] {
+        entry.extend(word.to_le_bytes());
+    }
+    assert_eq!(entry.len(), OPTIONS as usize);
+    for word in [OPTIONS_TEXT, 0, 0, 0] {
         entry.extend(word.to_le_bytes());
     }
     assert_eq!(entry.len(), ENTRY_HEADER as usize);

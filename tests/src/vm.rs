@@ -19,6 +19,8 @@ use crate::programs::{self, Programs};
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 /// Where the test programs are.
 pub const PROGRAMS: &str = "/opt/vgpu";
+/// Where the kernel module is.
+pub const MODULE: &str = "/lib/modules/vgpu.ko";
 /// The ordinary user that programs run as.
 pub const USER: u32 = 1000;
 
@@ -106,10 +108,19 @@ impl Stack {
     /// When the kernel or the module cannot be had.
     pub fn guest(&self, series: Series, attach: Attach, daemon: &Daemon) -> Result<Boot> {
         let module = artifacts::kernel_module(&Kernel::get(series)?)?;
+        let boot = self.system(series, attach)?;
+        Ok(boot.attach(attach.attachment(daemon)).module_file(&module))
+    }
+
+    /// The same without a device, and with the module as the file [`MODULE`], not loaded.
+    ///
+    /// # Errors
+    /// When the kernel or the module cannot be had.
+    pub fn system(&self, series: Series, attach: Attach) -> Result<Boot> {
+        let module = artifacts::kernel_module(&Kernel::get(series)?)?;
         let mut boot = Boot::new(series)
             .qemu(attach.want())
-            .attach(attach.attachment(daemon))
-            .module_file(&module)
+            .copy(MODULE, &module, 0o644)
             .program(&format!("{LIBRARIES}/libcuda.so.1"), &self.libcuda.join("libcuda.so.1"))
             .image(|image| image.link(&format!("{LIBRARIES}/libcuda.so"), "libcuda.so.1"));
         let runtime = &self.programs.runtime_library;

@@ -229,3 +229,33 @@ fn local_session_hears_that_the_daemon_ends() {
     assert!(daemon.end().0.success());
     assert_ne!(session.state(), transport::SessionState::Live);
 }
+
+/// Runs on hosts with and without a GPU: the driver shows none of its devices.
+fn without_gpu(executor: &str, path: &Path) -> Command {
+    let mut command = command();
+    command.env("CUDA_VISIBLE_DEVICES", "").args(["--executor", executor, "--local-socket"]).arg(path);
+    command
+}
+
+#[test]
+fn executor_cuda_without_a_gpu_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = without_gpu("cuda", &folder.path().join("s")).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("the NVIDIA driver"), "{log}");
+    assert!(log.contains("libcuda.so.1") || log.contains("CUDA_ERROR_NO_DEVICE"), "{log}");
+}
+
+#[test]
+fn executor_auto_without_a_gpu_is_the_software_device_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = without_gpu("auto", &folder.path().join("s"));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut daemon = Daemon { child, log };
+    daemon.expect("the software executor serves");
+    daemon.expect("waiting for processes of this host");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().0.success());
+}

@@ -26,6 +26,7 @@ const PAGE: u64 = pci_layout::PAGE_BYTES;
 const HUGE_PAGE: u64 = 2 << 20;
 
 const HOSTALLOC_FLAGS: u32 = 7;
+const REGISTER_PORTABLE_AND_MAPPED: u32 = 3;
 const REGISTER_IO_MEMORY: u32 = 4;
 const REGISTER_READ_ONLY: u32 = 8;
 const REGISTER_FLAGS: u32 = 0xf;
@@ -176,7 +177,11 @@ fn host_alloc(to: *mut *mut c_void, len: usize, flags: u32) -> CuResult<()> {
             }
         }
     };
-    if let Err(error) = pin(process, start, len as u64, (start, bytes), RangeKind::HostAlloc(flags), flags) {
+    // Write-combined (4) is about the processor's cache, and the number means I/O memory to a registration.
+    let register_flags = flags & REGISTER_PORTABLE_AND_MAPPED;
+    if let Err(error) =
+        pin(process, start, len as u64, (start, bytes), RangeKind::HostAlloc(flags), register_flags)
+    {
         process.session.free_shared(start as usize).map_err(|e| area_failure(&e))?;
         lock(&process.pinned).give_back(start, bytes);
         return Err(error);

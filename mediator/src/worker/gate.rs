@@ -42,6 +42,10 @@ impl Gate {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     pub(super) fn close(&self) {
         let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::SeqCst);

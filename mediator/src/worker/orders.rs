@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use pci_layout::{control, regs, ring};
+use pci_layout::{control, event, regs, ring};
+use rustix::event::{PollFd, PollFlags};
 use vgpu_ring::SessionPageMemory;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -85,6 +86,15 @@ fn next_order(socket: &OwnedFd) -> Order {
     }
 }
 
+/// The daemon is gone without having ended the session.
+fn end_orphaned<H>(state: &State<H>) -> ! {
+    // The page of a stopped VM may be another kernel's by now: nobody has told us of a reset.
+    if !state.gate.is_closed() {
+        state.page.set_dead(event::DEATH_SHUTDOWN);
+    }
+    die(exit::ASKED, "the daemon is gone: the session ends")
+}
+
 fn send(socket: &OwnedFd, answer: &Answer) {
     if let Err(error) = channel::send_answer(socket, answer) {
         die(exit::HOST, &format!("an answer cannot be sent: {error}"));
@@ -153,14 +163,38 @@ impl<H: CallHandler> Session<H> {
         if let Err(error) = kicks {
             die(exit::HOST, &format!("no thread for kicks: {error}"));
         }
+        self.outlive_the_daemon(socket);
         self.state.page.set_live();
         send(socket, &Answer::default());
         loop {
-            let order = next_order(socket);
+            let order = match channel::receive_order(socket) {
+                Ok(Some(order)) if order.header.kind != kind::END => order,
+                Ok(Some(_)) => end(exit::ASKED),
+                Ok(None) => end_orphaned(&self.state),
+                Err(error) => die(exit::HOST, &format!("an order: {error}")),
+            };
             let answer = self.carry_out(&order);
             // The order's descriptors are closed before the front hears that it is done.
             drop(order);
             send(socket, &answer);
+        }
+    }
+
+    /// Ends the session when the daemon is gone without having ended it: nobody but us is left to tell the guest, whose
+    /// threads look at the page now and then while they sleep. A thread of its own, as this one may be busy with an order.
+    fn outlive_the_daemon(&self, socket: &OwnedFd) {
+        let state = Arc::clone(&self.state);
+        let watch = socket.try_clone().and_then(|socket| {
+            std::thread::Builder::new().name("orphan".to_owned()).spawn(move || {
+                let mut ended = [PollFd::new(&socket, PollFlags::RDHUP)];
+                while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut ended, None) {}
+                end_orphaned(&state)
+            })
+        });
+        // From here on the hang-up ends this process; the signal would be faster than the word to the guest.
+        let ended = watch.and_then(|_| Ok(rustix::process::set_parent_process_death_signal(None)?));
+        if let Err(error) = ended {
+            die(exit::HOST, &format!("the daemon's end cannot be watched: {error}"));
         }
     }
 

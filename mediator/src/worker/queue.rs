@@ -3,7 +3,8 @@
 //! [`vgpu_ring::FrontView`] tells whether a ring holds back a ticket, and that needs its front only. Overtaking is about
 //! every frame behind the front too, so they are walked here. What is read is a snapshot of memory that the guest may
 //! change at will: the answer decides about the order of that guest's own calls and about nothing else, and a queue that
-//! makes no sense, or is too long, is not overtaken.
+//! makes no sense is not overtaken. A full ring is walked whole, [`FRAME_AREA_BYTES`] at most: it is full just when a call
+//! blocks for long.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +16,6 @@ use pci_layout::ring::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Frame;
-
-/// Most frames that are looked at in one ring.
-const FRAMES_MAX: usize = 64;
-/// Most bytes of frames that are copied from one ring.
-const BYTES_MAX: usize = 128 * 1024;
 
 const WORD: usize = size_of::<u64>();
 const HEADER: usize = size_of::<FrameHeader>();
@@ -86,7 +82,6 @@ impl RingWords {
             return None;
         }
         let mut frames = Vec::new();
-        let mut bytes = 0usize;
         while position < head {
             let offset = position & u64::from(FRAME_AREA_BYTES.checked_sub(1)?);
             let rest = u64::from(FRAME_AREA_BYTES).checked_sub(offset)?;
@@ -107,10 +102,6 @@ impl RingWords {
             let len = header.len as usize;
             let fits = header.len <= FRAME_BYTES_MAX && u64::from(header.len) <= rest;
             if !fits || header.len & (FRAME_ALIGN - 1) != 0 || len < HEADER {
-                return None;
-            }
-            bytes = bytes.checked_add(len)?;
-            if frames.len() >= FRAMES_MAX || bytes > BYTES_MAX {
                 return None;
             }
             let args = self.bytes(start.checked_add(HEADER)?, len.checked_sub(HEADER)?)?;

@@ -137,6 +137,28 @@ impl Guest {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Resets it by `reset` (a monitor command, or something in the guest) and waits until the agent of the new boot answers.
+    /// Needs [`Machine::reboot`](crate::qemu::Machine::reboot). Commands that ran are gone without an answer.
+    ///
+    /// # Errors
+    /// When `reset` fails, or the guest does not come up again in two minutes.
+    pub fn reboot(&mut self, reset: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let begin = Instant::now();
+        reset(self)?;
+        // A new connection for the new boot: on the old one a message may have been cut.
+        self.agent.hang_up();
+        let port = self.process().dir().join("agent");
+        let agent = Agent::connect(&port).and_then(|(agent, first)| {
+            let kernel = agent.hello(&first, begin + BOOT_LIMIT)?;
+            agent.forget(first.id);
+            Ok((agent, kernel))
+        });
+        let (agent, kernel) =
+            agent.map_err(|error| self.explain(error.context("the guest did not come up again")))?;
+        (self.agent, self.kernel, self.booted_in) = (agent, kernel, begin.elapsed());
+        Ok(())
+    }
+
     /// Switches it off and waits until QEMU has ended.
     ///
     /// # Errors

@@ -129,6 +129,12 @@ impl Agent {
         }
     }
 
+    /// Closes the connection: whatever was under way is over, and QEMU takes the next one.
+    pub(super) fn hang_up(&self) {
+        // An error means that QEMU has closed it already.
+        let _ = self.port.lock().unwrap_or_else(PoisonError::into_inner).shutdown(std::net::Shutdown::Both);
+    }
+
     fn send(&self, id: RequestId, request: &Request, body: &[u8]) -> Result<()> {
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         send(&mut *port, id, request, body).and_then(|()| port.flush()).map_err(|error| {

@@ -120,6 +120,9 @@ pub struct Machine {
     pub attachments: Vec<Attachment>,
     /// Puts each attachment behind a root port of its own (`port0`, …), so that it can be unplugged. Needs [`Chipset::Q35`].
     pub hotplug: bool,
+    /// Whether the machine starts again when the guest or the monitor resets it. Otherwise a reset ends QEMU, so that a guest
+    /// that panics is seen at once.
+    pub reboot: bool,
     /// Where the console goes.
     pub console: Console,
     /// Whether there is a port for the guest agent.
@@ -142,6 +145,7 @@ impl Machine {
             append: "quiet".to_owned(),
             attachments: Vec::new(),
             hotplug: false,
+            reboot: false,
             console: Console::File,
             agent: true,
             extra: Vec::new(),
@@ -161,7 +165,10 @@ impl Machine {
         command.args(["-machine", &format!("{chipset},accel=tcg,memory-backend=ram"), "-cpu", qemu.cpu()]);
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{memory}M")]);
         command.args(["-object", &format!("memory-backend-memfd,id=ram,size={memory}M,share={share}")]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        if !self.reboot {
+            command.arg("-no-reboot");
+        }
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.args(["-append", &format!("console=ttyS0 oops=panic panic=-1 {}", self.append)]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", dir.join("qmp").display())]);

@@ -1,7 +1,7 @@
 //! A small QMP client: one command at a time, and the events that come in between.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +25,16 @@ impl Qmp {
     /// # Errors
     /// When nobody listens, or what answers is no QMP.
     pub fn connect(path: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(path).context("QEMU's monitor does not answer")?;
+        let deadline = Instant::now() + ANSWER;
+        let stream = loop {
+            match UnixStream::connect(path) {
+                // The socket is there a moment before QEMU listens on it.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                connected => break connected.context("QEMU's monitor does not answer")?,
+            }
+        };
         let mut qmp = Self { stream: BufReader::new(stream), line: String::new(), events: VecDeque::new() };
         let greeting = qmp.receive(Instant::now() + ANSWER)?;
         if greeting.get("QMP").is_none() {

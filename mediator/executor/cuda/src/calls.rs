@@ -1,0 +1,21 @@
+//! The chapters of the call table. What a chapter leaves out is refused by name.
+
+pub(crate) mod context;
+pub(crate) mod copy;
+pub(crate) mod event;
+pub(crate) mod graph;
+pub(crate) mod launch;
+pub(crate) mod library;
+pub(crate) mod memory;
+pub(crate) mod module;
+pub(crate) mod stream;
+pub(crate) mod tensor_map;
+pub(crate) mod virtual_memory;
+
+use cuda_api::calls;
+
+use crate::Cuda;
+
+// Devices are known since the session opened, and interoperation is refused as a family: neither chapter travels.
+impl calls::device::Host for Cuda {}
+impl calls::interop::Host for Cuda {}

@@ -1,0 +1,202 @@
+//! Copies and fills.
+//!
+//! The guest's bytes come in the frame (a private copy, pageable for the driver, which takes them before it returns: "API
+//! synchronization behavior" of the CUDA Driver API) or lie in staging. Staging is registered, so its copies are DMA, and
+//! waited for: the buffer is the guest's again when the call has returned. Neither can be part of a capture, whose
+//! replays would read memory that is long gone.
+
+use std::ffi::c_void;
+
+use cuda_api::CuResult;
+use cuda_api::calls::copy::Host;
+use cuda_api::types::*;
+use cuda_api::wire::{Bulk, Fill, Filled};
+
+use crate::Cuda;
+use crate::driver::Raw;
+use crate::thread::Thread;
+
+/// CU_STREAM_CAPTURE_STATUS_NONE.
+const CAPTURE_NONE: u32 = 0;
+
+/// Where the guest's bytes lie: valid until the call returns. Whether it is staging.
+fn source(cuda: &Cuda, thread: &mut Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<(*const c_void, bool)> {
+    if bytes.len() != len {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    match bytes {
+        Bulk::Inline(bytes) => Ok((bytes.as_ptr().cast(), false)),
+        Bulk::Staged { offset, len } => {
+            cuda.count_staged(*len);
+            Ok((thread.staging(*offset, *len)?.cast_const().cast(), true))
+        }
+    }
+}
+
+/// Where bytes for the guest go: the reply, or staging. Valid until the call returns.
+fn place(
+    cuda: &Cuda,
+    thread: &mut Thread,
+    reply: &mut Vec<u8>,
+    to: Fill,
+    len: u64,
+) -> CuResult<(*mut c_void, bool)> {
+    if to.len() != len {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    match to {
+        Fill::Inline { len } => {
+            reply.resize(usize::try_from(len).map_err(|_| CUresult::INVALID_VALUE)?, 0);
+            Ok((reply.as_mut_ptr().cast(), false))
+        }
+        Fill::Staged { offset, len } => {
+            cuda.count_staged(len);
+            Ok((thread.staging(offset, len)?.cast(), true))
+        }
+    }
+}
+
+impl Cuda {
+    /// The stream is not being captured.
+    fn not_capturing(&self, stream: Raw) -> CuResult<()> {
+        match self.driver.cuStreamIsCapturing(stream)? {
+            (CAPTURE_NONE,) => Ok(()),
+            _ => {
+                self.warn_once("a copy from or to unregistered memory cannot be captured");
+                Err(CUresult::STREAM_CAPTURE_UNSUPPORTED)
+            }
+        }
+    }
+}
+
+macro_rules! fills {
+    ($($name:ident($($arg:ident: $ty:ty),*);)+) => { $(
+        fn $name(&self, _: &mut Thread, to: CUdeviceptr, $($arg: $ty),*) -> CuResult<()> {
+            // SAFETY: the whole destination is memory of this session's (the dispatch has checked it).
+            unsafe { self.driver.$name(to, $($arg),*) }
+        }
+    )+ };
+}
+
+macro_rules! fills_in_a_stream {
+    ($($name:ident($($arg:ident: $ty:ty),*);)+) => { $(
+        fn $name(&self, _: &mut Thread, to: CUdeviceptr, $($arg: $ty,)* stream: CUstream) -> CuResult<()> {
+            let stream = self.stream(stream)?;
+            // SAFETY: the whole destination is memory of this session's (the dispatch has checked it).
+            unsafe { self.driver.$name(to, $($arg,)* stream.raw) }
+        }
+    )+ };
+}
+
+impl Host for Cuda {
+    fn cuMemcpyHtoD_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        len: usize,
+        bytes: Bulk<'_>,
+    ) -> CuResult<()> {
+        let (from, _) = source(self, thread, &bytes, len as u64)?;
+        // SAFETY: `len` bytes that stay while the call runs; the destination is this session's (checked).
+        unsafe { self.driver.cuMemcpyHtoD_v2(dst, from, len) }
+    }
+
+    fn cuMemcpyDtoH_v2(
+        &self,
+        thread: &mut Thread,
+        src: CUdeviceptr,
+        len: usize,
+        to: Fill,
+    ) -> CuResult<Filled> {
+        let mut reply = Vec::new();
+        let (to, _) = place(self, thread, &mut reply, to, len as u64)?;
+        // SAFETY: room for `len` bytes that stays while the call runs; the source is this session's (checked).
+        unsafe { self.driver.cuMemcpyDtoH_v2(to, src, len) }?;
+        Ok(reply)
+    }
+
+    fn cuMemcpyDtoD_v2(
+        &self,
+        _: &mut Thread,
+        dst: CUdeviceptr,
+        src: CUdeviceptr,
+        len: usize,
+    ) -> CuResult<()> {
+        if self.memory.is_host(dst) || self.memory.is_host(src) {
+            // SAFETY: both ends are this session's (checked); registered memory is mapped here.
+            return unsafe { self.driver.cuMemcpyAsync(dst, src, len, 0) };
+        }
+        // SAFETY: as above.
+        unsafe { self.driver.cuMemcpyDtoD_v2(dst, src, len) }
+    }
+
+    fn cuMemcpyHtoDAsync_v2(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        len: usize,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let stream = self.stream(stream)?;
+        let (from, staged) = source(self, thread, &bytes, len as u64)?;
+        self.not_capturing(stream.raw)?;
+        // SAFETY: `len` bytes: in the frame, which the driver has taken when it returns, or in staging, which stays mapped
+        // and is waited for below. The destination is this session's (checked).
+        unsafe { self.driver.cuMemcpyHtoDAsync_v2(dst, from, len, stream.raw) }?;
+        if staged { self.driver.cuStreamSynchronize(stream.raw) } else { Ok(()) }
+    }
+
+    fn cuMemcpyDtoHAsync_v2(
+        &self,
+        thread: &mut Thread,
+        src: CUdeviceptr,
+        len: usize,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        let stream = self.stream(stream)?;
+        let mut reply = Vec::new();
+        let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
+        self.not_capturing(stream.raw)?;
+        // SAFETY: room for `len` bytes: pageable, which the driver has written when it returns, or in staging, which stays
+        // mapped and is waited for below. The source is this session's (checked).
+        unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, stream.raw) }?;
+        if staged {
+            self.driver.cuStreamSynchronize(stream.raw)?;
+        }
+        Ok(reply)
+    }
+
+    fn cuMemcpyDtoDAsync_v2(
+        &self,
+        _: &mut Thread,
+        dst: CUdeviceptr,
+        src: CUdeviceptr,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let stream = self.stream(stream)?;
+        // The general copy: either end may be registered host memory.
+        // SAFETY: both ends are this session's (the dispatch has checked them).
+        unsafe { self.driver.cuMemcpyAsync(dst, src, len, stream.raw) }
+    }
+
+    fills! {
+        cuMemsetD8_v2(value: u8, count: usize);
+        cuMemsetD16_v2(value: u16, count: usize);
+        cuMemsetD32_v2(value: u32, count: usize);
+        cuMemsetD2D8_v2(pitch: usize, value: u8, width: usize, height: usize);
+        cuMemsetD2D16_v2(pitch: usize, value: u16, width: usize, height: usize);
+        cuMemsetD2D32_v2(pitch: usize, value: u32, width: usize, height: usize);
+    }
+
+    fills_in_a_stream! {
+        cuMemsetD8Async(value: u8, count: usize);
+        cuMemsetD16Async(value: u16, count: usize);
+        cuMemsetD32Async(value: u32, count: usize);
+        cuMemsetD2D8Async(pitch: usize, value: u8, width: usize, height: usize);
+        cuMemsetD2D16Async(pitch: usize, value: u16, width: usize, height: usize);
+        cuMemsetD2D32Async(pitch: usize, value: u32, width: usize, height: usize);
+    }
+}

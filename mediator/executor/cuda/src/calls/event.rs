@@ -1,0 +1,65 @@
+//! Events.
+
+use std::sync::Arc;
+
+use cuda_api::CuResult;
+use cuda_api::calls::event::Host;
+use cuda_api::types::*;
+
+use crate::Cuda;
+use crate::objects::Event;
+use crate::thread::Thread;
+
+/// CU_EVENT_INTERPROCESS.
+const INTERPROCESS: u32 = 4;
+
+impl Host for Cuda {
+    fn cuEventCreate(&self, thread: &mut Thread, event: CUevent, flags: u32) -> CuResult<()> {
+        if flags & INTERPROCESS != 0 {
+            self.warn_once("cuEventCreate: events between processes are not supported");
+            return Err(CUresult::NOT_SUPPORTED);
+        }
+        let context = thread.context()?.clone();
+        self.events.check_free(event)?;
+        let (raw,) = self.driver.cuEventCreate(flags)?;
+        self.events.add(event, Arc::new(Event { raw, context }))
+    }
+
+    fn cuEventDestroy_v2(&self, _: &mut Thread, event: CUevent) -> CuResult<()> {
+        self.events.remove(event).map(drop)
+    }
+
+    fn cuEventRecord(&self, _: &mut Thread, event: CUevent, stream: CUstream) -> CuResult<()> {
+        let (event, stream) = (self.event(event)?, self.stream(stream)?);
+        self.driver.cuEventRecord(event.raw, stream.raw)
+    }
+
+    fn cuEventRecordWithFlags(
+        &self,
+        _: &mut Thread,
+        event: CUevent,
+        stream: CUstream,
+        flags: u32,
+    ) -> CuResult<()> {
+        let (event, stream) = (self.event(event)?, self.stream(stream)?);
+        self.driver.cuEventRecordWithFlags(event.raw, stream.raw, flags)
+    }
+
+    fn cuEventQuery(&self, _: &mut Thread, event: CUevent) -> CuResult<()> {
+        self.driver.cuEventQuery(self.event(event)?.raw)
+    }
+
+    fn cuEventSynchronize(&self, _: &mut Thread, event: CUevent) -> CuResult<()> {
+        self.driver.cuEventSynchronize(self.event(event)?.raw)
+    }
+
+    fn cuEventElapsedTime(&self, _: &mut Thread, start: CUevent, end: CUevent) -> CuResult<f32> {
+        let (start, end) = (self.event(start)?, self.event(end)?);
+        self.driver.cuEventElapsedTime(start.raw, end.raw).map(|(milliseconds,)| milliseconds)
+    }
+
+    fn cuEventElapsedTime_v2(&self, _: &mut Thread, start: CUevent, end: CUevent) -> CuResult<f32> {
+        let (start, end) = (self.event(start)?, self.event(end)?);
+        self.driver.cuEventElapsedTime_v2(start.raw, end.raw).map(|(milliseconds,)| milliseconds)
+    }
+}

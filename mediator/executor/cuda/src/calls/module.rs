@@ -1,0 +1,176 @@
+//! Images and modules.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cuda_api::CuResult;
+use cuda_api::calls::{entry, module};
+use cuda_api::types::*;
+use cuda_api::wire::Bulk;
+
+use crate::Cuda;
+use crate::driver::{Driver, Raw};
+use crate::image::Image;
+use crate::jit::Options;
+use crate::lock::lock;
+use crate::objects::{Function, Module, Source};
+use crate::thread::Thread;
+
+/// What a load answers: the outcome, and the logs.
+pub(crate) type Loaded = (u32, Vec<u8>, Vec<u8>);
+
+/// Parameters of a kernel at most; CUDA's limit is 32764 bytes.
+const PARAMS_MAX: usize = 4096;
+
+/// A kernel's parameters, and the bytes of its parameter buffer.
+pub(crate) fn params(driver: &Driver, raw: Raw, kernel: bool) -> CuResult<(Vec<ParamInfo>, u32)> {
+    let (mut params, mut end) = (Vec::new(), 0u32);
+    for index in 0..PARAMS_MAX {
+        let told = if kernel {
+            driver.cuKernelGetParamInfo(raw, index)
+        } else {
+            driver.cuFuncGetParamInfo(raw, index)
+        };
+        let (offset, size) = match told {
+            Ok(found) => found,
+            // Past the last one.
+            Err(CUresult::INVALID_VALUE) => return Ok((params, end)),
+            Err(error) => return Err(error),
+        };
+        let number = |value: usize| u32::try_from(value).map_err(|_| CUresult::UNKNOWN);
+        let param = ParamInfo { offset: number(offset)?, size: number(size)? };
+        end = end.max(param.offset.checked_add(param.size).ok_or(CUresult::UNKNOWN)?);
+        params.push(param);
+    }
+    Err(CUresult::LAUNCH_OUT_OF_RESOURCES)
+}
+
+impl Cuda {
+    /// An image that the driver may be given.
+    pub(crate) fn image(&self, image: u64) -> CuResult<Image> {
+        let image = lock(&self.images).take(image)?;
+        image
+            .check()
+            .inspect_err(|_| self.warn_once("an image is refused: it is damaged, or of no known kind"))?;
+        Ok(image)
+    }
+
+    /// A load that came to its end, well or not: what it answers. The driver's reason goes to the log as well.
+    pub(crate) fn loaded(
+        &self,
+        outcome: CuResult<()>,
+        options: Options,
+        image: &Image,
+        begun: Instant,
+    ) -> Loaded {
+        let (info, error, said) = options.logs();
+        log::debug!("an image of {} bytes is loaded in {:?}", image.bytes().len(), begun.elapsed());
+        if let Err(result) = outcome {
+            self.warn_once(&format!("an image is refused ({result}): {said}"));
+        }
+        (outcome.err().map_or(0, |result| result.0), info, error)
+    }
+}
+
+impl entry::Host for Cuda {
+    fn vgpuImageData(
+        &self,
+        thread: &mut Thread,
+        image: u64,
+        offset: u64,
+        total: u64,
+        bytes: Bulk<'_>,
+    ) -> CuResult<()> {
+        match bytes {
+            Bulk::Inline(piece) => lock(&self.images).add(image, offset, total, piece),
+            Bulk::Staged { offset: at, len } => {
+                let from = thread.staging(at, len)?;
+                self.count_staged(len);
+                let len = usize::try_from(len).map_err(|_| CUresult::INVALID_VALUE)?;
+                let mut piece = vec![0u8; len];
+                // SAFETY: `len` bytes of staging (checked, mapped while the call runs), copied once into room of that
+                // size: what is read later does not change any more.
+                unsafe { std::ptr::copy_nonoverlapping(from.cast_const(), piece.as_mut_ptr(), len) };
+                lock(&self.images).add(image, offset, total, &piece)
+            }
+        }
+    }
+}
+
+impl module::Host for Cuda {
+    fn cuModuleLoadDataEx(
+        &self,
+        thread: &mut Thread,
+        module: CUmodule,
+        image: u64,
+        options: &[u8],
+        info_room: u32,
+        error_room: u32,
+    ) -> CuResult<Loaded> {
+        let context = thread.context()?.clone();
+        self.modules.check_free(module)?;
+        let image = self.image(image)?;
+        let mut options = Options::read(options, info_room, error_room)?;
+        let (count, numbers, values) = options.arrays();
+        let (at, begun) = (image.bytes().as_ptr().cast(), Instant::now());
+        // SAFETY: an image that lies within its own bytes (checked; text ends with NUL), which the driver copies; options
+        // and logs are arrays of `options`, which outlives the call.
+        let outcome = unsafe { self.driver.cuModuleLoadDataEx(at, count, numbers, values) };
+        let outcome = outcome
+            .and_then(|(raw,)| self.modules.add(module, Arc::new(Module { raw, context, library: None })));
+        Ok(self.loaded(outcome, options, &image, begun))
+    }
+
+    fn cuModuleUnload(&self, _: &mut Thread, module: CUmodule) -> CuResult<()> {
+        if self.modules.get(module)?.library.is_some() {
+            return Err(CUresult::INVALID_HANDLE);
+        }
+        let gone = self.modules.remove(module)?;
+        drop(self.functions.remove_if(|function| function.of_module(&gone)));
+        self.memory.forget_variables(gone.owner());
+        Ok(())
+    }
+
+    fn cuModuleGetFunction(
+        &self,
+        thread: &mut Thread,
+        function: CUfunction,
+        module: CUmodule,
+        name: &CStr,
+    ) -> CuResult<(FunctionInfo, Vec<ParamInfo>)> {
+        let module = self.live_module(module)?;
+        self.functions.check_free(function)?;
+        // SAFETY: a NUL-terminated string that outlives the call.
+        let (raw,) = unsafe { self.driver.cuModuleGetFunction(module.raw, name.as_ptr()) }?;
+        let (params, param_bytes) = params(self.driver, raw, false)?;
+        let made = Function { raw, source: Source::Module(module), param_bytes };
+        let info = made.info(self.driver, thread.device());
+        self.functions.add(function, Arc::new(made))?;
+        Ok((info, params))
+    }
+
+    fn cuModuleGetGlobal_v2(
+        &self,
+        _: &mut Thread,
+        module: CUmodule,
+        name: &CStr,
+    ) -> CuResult<(CUdeviceptr, usize)> {
+        let module = self.live_module(module)?;
+        // SAFETY: a NUL-terminated string that outlives the call.
+        let (at, len) = unsafe { self.driver.cuModuleGetGlobal_v2(module.raw, name.as_ptr()) }?;
+        self.memory.add_variable(at, len as u64, module.owner(), module.context.id)?;
+        Ok((at, len))
+    }
+
+    fn cuModuleGetFunctionCount(&self, _: &mut Thread, module: CUmodule) -> CuResult<u32> {
+        self.driver.cuModuleGetFunctionCount(self.live_module(module)?.raw).map(|(count,)| count)
+    }
+}
+
+impl Cuda {
+    fn live_module(&self, module: CUmodule) -> CuResult<Arc<Module>> {
+        let module = self.modules.get(module)?;
+        if module.context.alive() { Ok(module) } else { Err(CUresult::INVALID_HANDLE) }
+    }
+}

@@ -1,0 +1,267 @@
+//! The driver's functions by their exported names, as far as the call table needs them.
+//!
+//! A row is `kind name [outputs first] (inputs) [outputs last]`: the C function takes a pointer for each output before
+//! and after the inputs, and the method returns them. `safe` rows take numbers and driver handles only. Driver handles
+//! ([`Raw`]) come from the driver and stay inside the crate, each kept alive by the object that owns it (`objects.rs`):
+//! that makes them safe. `raw` rows take device or host addresses, whose validity the caller states.
+//!
+//! A function that the host's driver does not have is refused by name (CUDA_ERROR_NOT_SUPPORTED) when it is called.
+
+use std::collections::HashSet;
+use std::ffi::{c_char, c_void};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cuda_api::CuResult;
+use cuda_api::types::{
+    CUgraphExecUpdateResultInfo, CUmemAccessDesc, CUmemAllocationProp, CUresult, CUtensorMap,
+};
+use libloading::os::unix::Library;
+
+use crate::lock::lock;
+
+/// A handle of the driver's: an address of this process.
+pub(crate) type Raw = usize;
+
+/// CUlaunchAttribute: number, padding, 64 bytes of value.
+pub(crate) type LaunchAttribute = [u64; 9];
+
+/// CUlaunchConfig.
+#[repr(C)]
+pub(crate) struct LaunchConfig {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) stream: Raw,
+    pub(crate) attributes: *const LaunchAttribute,
+    pub(crate) attribute_count: u32,
+}
+
+macro_rules! driver {
+    ($($kind:ident $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*];)+) => {
+        /// The driver of this process.
+        #[allow(non_snake_case)]
+        pub(crate) struct Driver {
+            $( $name: Option<unsafe extern "C" fn($(*mut $ot,)* $($it,)* $(*mut $lt),*) -> u32>, )+
+            sticky: AtomicU32,
+            missing: Mutex<HashSet<&'static str>>,
+            /// Keeps the functions where they are.
+            _library: Library,
+        }
+
+        #[allow(non_snake_case)]
+        impl Driver {
+            pub(crate) fn new(library: Library) -> Self {
+                Driver {
+                    $( $name: {
+                        // SAFETY: the type is the C signature that CUDA documents for this exported name.
+                        let found = unsafe {
+                            library.get::<unsafe extern "C" fn($(*mut $ot,)* $($it,)* $(*mut $lt),*) -> u32>(
+                                concat!(stringify!($name), "\0").as_bytes(),
+                            )
+                        };
+                        found.ok().map(|symbol| *symbol)
+                    }, )+
+                    sticky: AtomicU32::new(0),
+                    missing: Mutex::default(),
+                    _library: library,
+                }
+            }
+
+            $( driver!(@ $kind $name [$($o: $ot),*] ($($i: $it),*) [$($l: $lt),*]); )+
+        }
+    };
+    (@ safe $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*]) => {
+        pub(crate) fn $name(&self $(, $i: $it)*) -> CuResult<($($ot,)* $($lt,)*)> {
+            let function = self.$name.ok_or_else(|| self.lacks(stringify!($name)))?;
+            $( let mut $o: $ot = Default::default(); )*
+            $( let mut $l: $lt = Default::default(); )*
+            // SAFETY: outputs are locals of the documented types; inputs are numbers, which the driver checks, and
+            // driver handles, which are alive (this module's page).
+            let result = unsafe { function($(&raw mut $o,)* $($i,)* $(&raw mut $l),*) };
+            self.checked(result, stringify!($name)).map(|()| ($($o,)* $($l,)*))
+        }
+    };
+    (@ raw $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*]) => {
+        /// # Safety
+        /// The addresses are what CUDA's documentation of this function asks for.
+        pub(crate) unsafe fn $name(&self $(, $i: $it)*) -> CuResult<($($ot,)* $($lt,)*)> {
+            let function = self.$name.ok_or_else(|| self.lacks(stringify!($name)))?;
+            $( let mut $o: $ot = Default::default(); )*
+            $( let mut $l: $lt = Default::default(); )*
+            // SAFETY: outputs are locals of the documented types; the inputs are valid by this function's contract.
+            let result = unsafe { function($(&raw mut $o,)* $($i,)* $(&raw mut $l),*) };
+            self.checked(result, stringify!($name)).map(|()| ($($o,)* $($l,)*))
+        }
+    };
+}
+
+driver! {
+    safe cuInit [] (flags: u32) [];
+    safe cuDriverGetVersion [version: i32] () [];
+    safe cuDeviceGetCount [count: i32] () [];
+    safe cuDeviceGet [device: i32] (ordinal: i32) [];
+    raw cuDeviceGetName [] (name: *mut c_char, len: i32, device: i32) [];
+    safe cuDeviceGetUuid_v2 [uuid: [u8; 16]] (device: i32) [];
+    safe cuDeviceTotalMem_v2 [bytes: usize] (device: i32) [];
+    safe cuDeviceGetAttribute [value: i32] (attribute: i32, device: i32) [];
+
+    safe cuDevicePrimaryCtxRetain [context: Raw] (device: i32) [];
+    safe cuDevicePrimaryCtxRelease_v2 [] (device: i32) [];
+    safe cuDevicePrimaryCtxSetFlags_v2 [] (device: i32, flags: u32) [];
+    safe cuCtxCreate_v2 [context: Raw] (flags: u32, device: i32) [];
+    safe cuCtxDestroy_v2 [] (context: Raw) [];
+    safe cuCtxSetCurrent [] (context: Raw) [];
+    safe cuCtxPushCurrent_v2 [] (context: Raw) [];
+    safe cuCtxPopCurrent_v2 [context: Raw] () [];
+    safe cuCtxSynchronize [] () [];
+    safe cuCtxGetLimit [value: usize] (limit: u32) [];
+    safe cuCtxSetLimit [] (limit: u32, value: usize) [];
+    safe cuCtxGetCacheConfig [config: u32] () [];
+    safe cuCtxSetCacheConfig [] (config: u32) [];
+    safe cuCtxGetStreamPriorityRange [least: i32, greatest: i32] () [];
+
+    raw cuModuleLoadDataEx [module: Raw]
+        (image: *const c_void, count: u32, options: *mut u32, values: *mut *mut c_void) [];
+    safe cuModuleUnload [] (module: Raw) [];
+    raw cuModuleGetFunction [function: Raw] (module: Raw, name: *const c_char) [];
+    raw cuModuleGetGlobal_v2 [address: u64, len: usize] (module: Raw, name: *const c_char) [];
+    safe cuModuleGetFunctionCount [count: u32] (module: Raw) [];
+
+    raw cuLibraryLoadData [library: Raw]
+        (image: *const c_void, jit_options: *mut u32, jit_values: *mut *mut c_void, jit_count: u32,
+         options: *mut u32, values: *mut *mut c_void, count: u32) [];
+    safe cuLibraryUnload [] (library: Raw) [];
+    raw cuLibraryGetKernel [kernel: Raw] (library: Raw, name: *const c_char) [];
+    safe cuLibraryGetModule [module: Raw] (library: Raw) [];
+    raw cuLibraryGetGlobal [address: u64, len: usize] (library: Raw, name: *const c_char) [];
+    safe cuLibraryGetKernelCount [count: u32] (library: Raw) [];
+    safe cuKernelGetFunction [function: Raw] (kernel: Raw) [];
+    safe cuKernelGetAttribute [value: i32] (attribute: i32, kernel: Raw, device: i32) [];
+    safe cuKernelSetAttribute [] (attribute: i32, value: i32, kernel: Raw, device: i32) [];
+    safe cuKernelSetCacheConfig [] (kernel: Raw, config: u32, device: i32) [];
+    safe cuKernelGetParamInfo [] (kernel: Raw, index: usize) [offset: usize, size: usize];
+
+    safe cuFuncGetAttribute [value: i32] (attribute: i32, function: Raw) [];
+    safe cuFuncSetAttribute [] (function: Raw, attribute: i32, value: i32) [];
+    safe cuFuncSetCacheConfig [] (function: Raw, config: u32) [];
+    safe cuFuncSetSharedMemConfig [] (function: Raw, config: u32) [];
+    safe cuFuncGetParamInfo [] (function: Raw, index: usize) [offset: usize, size: usize];
+    safe cuFuncIsLoaded [state: u32] (function: Raw) [];
+    safe cuFuncLoad [] (function: Raw) [];
+
+    raw cuLaunchKernel []
+        (function: Raw, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
+         shared_bytes: u32, stream: Raw, params: *mut *mut c_void, extra: *mut *mut c_void) [];
+    raw cuLaunchKernelEx []
+        (config: *const LaunchConfig, function: Raw, params: *mut *mut c_void, extra: *mut *mut c_void) [];
+    safe cuOccupancyMaxActiveBlocksPerMultiprocessor [blocks: i32]
+        (function: Raw, block_size: i32, shared_bytes: usize) [];
+    safe cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags [blocks: i32]
+        (function: Raw, block_size: i32, shared_bytes: usize, flags: u32) [];
+    safe cuOccupancyAvailableDynamicSMemPerBlock [bytes: usize] (function: Raw, blocks: i32, block_size: i32) [];
+    raw cuOccupancyMaxActiveClusters [clusters: i32] (function: Raw, config: *const LaunchConfig) [];
+
+    safe cuMemAlloc_v2 [address: u64] (len: usize) [];
+    raw cuMemFree_v2 [] (address: u64) [];
+    safe cuMemGetInfo_v2 [free: usize, total: usize] () [];
+    raw cuMemHostRegister_v2 [] (address: *mut c_void, len: usize, flags: u32) [];
+    raw cuMemHostUnregister [] (address: *mut c_void) [];
+    raw cuMemHostGetDevicePointer_v2 [device: u64] (address: *mut c_void, flags: u32) [];
+
+    raw cuMemcpyHtoD_v2 [] (to: u64, from: *const c_void, len: usize) [];
+    raw cuMemcpyDtoH_v2 [] (to: *mut c_void, from: u64, len: usize) [];
+    raw cuMemcpyHtoDAsync_v2 [] (to: u64, from: *const c_void, len: usize, stream: Raw) [];
+    raw cuMemcpyDtoHAsync_v2 [] (to: *mut c_void, from: u64, len: usize, stream: Raw) [];
+    raw cuMemcpyDtoD_v2 [] (to: u64, from: u64, len: usize) [];
+    raw cuMemcpyAsync [] (to: u64, from: u64, len: usize, stream: Raw) [];
+    raw cuMemsetD8_v2 [] (to: u64, value: u8, count: usize) [];
+    raw cuMemsetD16_v2 [] (to: u64, value: u16, count: usize) [];
+    raw cuMemsetD32_v2 [] (to: u64, value: u32, count: usize) [];
+    raw cuMemsetD8Async [] (to: u64, value: u8, count: usize, stream: Raw) [];
+    raw cuMemsetD16Async [] (to: u64, value: u16, count: usize, stream: Raw) [];
+    raw cuMemsetD32Async [] (to: u64, value: u32, count: usize, stream: Raw) [];
+    raw cuMemsetD2D8_v2 [] (to: u64, pitch: usize, value: u8, width: usize, height: usize) [];
+    raw cuMemsetD2D16_v2 [] (to: u64, pitch: usize, value: u16, width: usize, height: usize) [];
+    raw cuMemsetD2D32_v2 [] (to: u64, pitch: usize, value: u32, width: usize, height: usize) [];
+    raw cuMemsetD2D8Async [] (to: u64, pitch: usize, value: u8, width: usize, height: usize, stream: Raw) [];
+    raw cuMemsetD2D16Async [] (to: u64, pitch: usize, value: u16, width: usize, height: usize, stream: Raw) [];
+    raw cuMemsetD2D32Async [] (to: u64, pitch: usize, value: u32, width: usize, height: usize, stream: Raw) [];
+
+    safe cuMemAddressReserve [address: u64] (size: usize, alignment: usize, hint: u64, flags: u64) [];
+    raw cuMemAddressFree [] (address: u64, size: usize) [];
+    raw cuMemCreate [handle: u64] (size: usize, prop: *const CUmemAllocationProp, flags: u64) [];
+    safe cuMemRelease [] (handle: u64) [];
+    raw cuMemMap [] (address: u64, size: usize, offset: usize, handle: u64, flags: u64) [];
+    raw cuMemUnmap [] (address: u64, size: usize) [];
+    raw cuMemSetAccess [] (address: u64, size: usize, desc: *const CUmemAccessDesc, count: usize) [];
+    raw cuMemGetAllocationGranularity [granularity: usize] (prop: *const CUmemAllocationProp, option: u32) [];
+
+    safe cuStreamCreateWithPriority [stream: Raw] (flags: u32, priority: i32) [];
+    safe cuStreamDestroy_v2 [] (stream: Raw) [];
+    safe cuStreamSynchronize [] (stream: Raw) [];
+    safe cuStreamQuery [] (stream: Raw) [];
+    safe cuStreamWaitEvent [] (stream: Raw, event: Raw, flags: u32) [];
+    raw cuStreamWriteValue32_v2 [] (stream: Raw, address: u64, value: u32, flags: u32) [];
+    raw cuStreamWriteValue64_v2 [] (stream: Raw, address: u64, value: u64, flags: u32) [];
+    raw cuStreamWaitValue32_v2 [] (stream: Raw, address: u64, value: u32, flags: u32) [];
+    raw cuStreamWaitValue64_v2 [] (stream: Raw, address: u64, value: u64, flags: u32) [];
+    safe cuStreamIsCapturing [] (stream: Raw) [status: u32];
+    safe cuStreamBeginCapture_v2 [] (stream: Raw, mode: u32) [];
+    safe cuStreamEndCapture [] (stream: Raw) [graph: Raw];
+    safe cuStreamGetCaptureInfo_v3 [] (stream: Raw)
+        [status: u32, id: u64, graph: Raw, dependencies: Raw, edges: Raw, count: usize];
+    raw cuThreadExchangeStreamCaptureMode [] (mode: *mut u32) [];
+
+    safe cuEventCreate [event: Raw] (flags: u32) [];
+    safe cuEventDestroy_v2 [] (event: Raw) [];
+    safe cuEventRecord [] (event: Raw, stream: Raw) [];
+    safe cuEventRecordWithFlags [] (event: Raw, stream: Raw, flags: u32) [];
+    safe cuEventQuery [] (event: Raw) [];
+    safe cuEventSynchronize [] (event: Raw) [];
+    safe cuEventElapsedTime [milliseconds: f32] (start: Raw, end: Raw) [];
+    safe cuEventElapsedTime_v2 [milliseconds: f32] (start: Raw, end: Raw) [];
+
+    safe cuGraphInstantiateWithFlags [exec: Raw] (graph: Raw, flags: u64) [];
+    safe cuGraphLaunch [] (exec: Raw, stream: Raw) [];
+    safe cuGraphExecDestroy [] (exec: Raw) [];
+    safe cuGraphDestroy [] (graph: Raw) [];
+    raw cuGraphExecUpdate_v2 [] (exec: Raw, graph: Raw, info: *mut CUgraphExecUpdateResultInfo) [];
+    raw cuGraphGetNodes [] (graph: Raw, nodes: *mut Raw, count: *mut usize) [];
+
+    raw cuTensorMapEncodeTiled []
+        (map: *mut CUtensorMap, data_type: u32, rank: u32, address: *mut c_void, global_dim: *const u64,
+         global_strides: *const u64, box_dim: *const u32, element_strides: *const u32, interleave: u32, swizzle: u32,
+         l2_promotion: u32, oob_fill: u32) [];
+}
+
+impl Driver {
+    /// The sticky error that a call has met, or 0.
+    pub(crate) fn sticky(&self) -> u32 {
+        self.sticky.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    fn lacks(&self, name: &'static str) -> CUresult {
+        if lock(&self.missing).insert(name) {
+            log::warn!("{name}: the host's driver does not have it");
+        }
+        CUresult::NOT_SUPPORTED
+    }
+
+    #[inline]
+    fn checked(&self, result: u32, name: &'static str) -> CuResult<()> {
+        if result == 0 { Ok(()) } else { Err(self.failed(CUresult(result), name)) }
+    }
+
+    #[cold]
+    fn failed(&self, result: CUresult, name: &'static str) -> CUresult {
+        if result.is_sticky() && self.sticky.swap(result.0, Ordering::AcqRel) == 0 {
+            log::warn!("{name}: {result}: every call of this session answers it from now on");
+        } else if result != CUresult::NOT_READY && !name.ends_with("GetParamInfo") {
+            // (Parameters are asked for until there are no more.)
+            log::debug!("{name}: {result}");
+        }
+        result
+    }
+}

@@ -1,0 +1,94 @@
+use super::*;
+
+fn fatbin(entries: &[(u32, u32)], payload: u64) -> Vec<u8> {
+    let mut image = vec![0u8; 16];
+    image[..4].copy_from_slice(&FATBIN_MAGIC.to_le_bytes());
+    image[4] = 1;
+    image[6] = 16;
+    image[8..16].copy_from_slice(&payload.to_le_bytes());
+    for (header, bytes) in entries {
+        let mut entry = vec![0u8; 64.max(*header as usize) + *bytes as usize];
+        entry[4..8].copy_from_slice(&header.to_le_bytes());
+        entry[8..12].copy_from_slice(&bytes.to_le_bytes());
+        image.extend_from_slice(&entry);
+    }
+    image
+}
+
+#[test]
+fn a_fatbin_is_as_long_as_it_says() {
+    let bad = Err(CUresult::INVALID_IMAGE);
+    assert_eq!(check(&fatbin(&[(64, 8), (80, 16)], 72 + 96)), Ok(()));
+    assert_eq!(check(&fatbin(&[(64, 8)], 73)), bad);
+    assert_eq!(check(&fatbin(&[(64, 8), (64, 8)], 100)), bad);
+    assert_eq!(check(&fatbin(&[(63, 9)], 72)), bad);
+    assert_eq!(check(&fatbin(&[(64, 8)], u64::MAX)), bad);
+    let mut image = fatbin(&[(64, 8)], 72);
+    image[16 + 12] = 0xff;
+    assert_eq!(check(&image), bad);
+    image.truncate(40);
+    assert_eq!(check(&image), bad);
+}
+
+#[test]
+fn options_of_ptx_lie_in_the_entrys_header() {
+    // As nvcc writes it: the place of the options at 64, an empty string at 72.
+    let mut image = fatbin(&[(80, 8)], 88);
+    image[16] = 1;
+    image[16 + 20] = 64;
+    image[16 + 64] = 72;
+    assert_eq!(check(&image), Ok(()));
+    for (at, value) in [(20, 0), (20, 76), (64, 80), (66, 1)] {
+        let mut changed = image.clone();
+        changed[16 + at] = value;
+        assert_eq!(check(&changed), Err(CUresult::INVALID_IMAGE), "{at} {value}");
+    }
+}
+
+#[test]
+fn an_elf_file_that_points_outside_itself_is_refused() {
+    let program = std::fs::read("/proc/self/exe").unwrap();
+    assert_eq!(check(&program), Ok(()));
+    let bad = Err(CUresult::INVALID_IMAGE);
+    assert_eq!(check(&program[..program.len() - 1]), bad);
+    assert_eq!(check(&program[..0x30]), bad);
+    for field in [0x20, 0x28] {
+        let mut changed = program.clone();
+        changed[field..field + 8].copy_from_slice(&(u64::MAX - 8).to_le_bytes());
+        assert_eq!(check(&changed), bad);
+    }
+    let mut changed = program.clone();
+    let sections = usize::try_from(long(&program, 0x28).unwrap()).unwrap();
+    // The second section's size.
+    changed[sections + 0x40 + 0x20..][..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_eq!(check(&changed), bad);
+}
+
+#[test]
+fn text_is_ptx_or_nothing() {
+    assert_eq!(check(b"\n// a comment\n.version 8.0\n\0"), Ok(()));
+    assert_eq!(check(b".version 8.0"), Ok(()));
+    assert_eq!(check(b"garbage"), Err(CUresult::INVALID_IMAGE));
+    assert_eq!(check(b""), Err(CUresult::INVALID_IMAGE));
+}
+
+#[test]
+fn images_arrive_in_order_and_are_taken_once() {
+    let mut images = Images::default();
+    images.add(1, 0, 11, b".version").unwrap();
+    assert!(images.take(1).is_err());
+    images.add(1, 0, 11, b".version").unwrap();
+    assert_eq!(images.add(1, 9, 11, b"x"), Err(CUresult::INVALID_VALUE));
+    images.add(2, 0, 11, b".version").unwrap();
+    images.add(2, 8, 11, b" 8\0").unwrap();
+    let image = images.take(2).unwrap();
+    assert_eq!(image.bytes(), b".version 8\0");
+    assert_eq!(image.bytes().as_ptr() as usize % 8, 0);
+    assert!(images.take(2).is_err());
+    assert_eq!(images.add(3, 0, IMAGE_BYTES_MAX + 1, b"x"), Err(CUresult::INVALID_VALUE));
+    assert_eq!(images.add(3, 0, 0, b""), Err(CUresult::INVALID_VALUE));
+    for image in 0..3 {
+        images.add(10 + image, 0, IMAGE_BYTES_MAX, b"x").unwrap();
+    }
+    assert_eq!(images.held.len(), 2);
+}

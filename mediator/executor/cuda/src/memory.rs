@@ -1,0 +1,315 @@
+//! What addresses are: the session's device allocations, module variables, mapped and registered ranges. A driver call
+//! gets no address that is not in here.
+
+use std::collections::BTreeMap;
+use std::sync::RwLock;
+
+use cuda_api::CuResult;
+use cuda_api::host::Access;
+use cuda_api::types::CUresult;
+
+use crate::driver::Raw;
+use crate::lock::{read, write};
+
+/// Ranges of a session.
+const EXTENTS_MAX: usize = 1 << 20;
+
+/// CU_MEM_ACCESS_FLAGS_PROT_READ and …_READWRITE.
+const ACCESS_READ: i32 = 1;
+const ACCESS_READ_WRITE: i32 = 3;
+
+/// What a range is. `B` is what backs a mapped one.
+#[derive(Debug)]
+pub(crate) enum Kind<B> {
+    /// Device memory, in a context.
+    Device { context: u32 },
+    /// A variable of a module or library in a context, which goes with either.
+    Variable { owner: Raw, context: u32 },
+    /// Registered host memory, in a context.
+    Registered { read_only: bool },
+    /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
+    Mapped { access: i32, _backing: B },
+}
+
+#[derive(Debug)]
+struct Extent<B> {
+    len: u64,
+    kind: Kind<B>,
+}
+
+impl<B> Extent<B> {
+    fn allows(&self, access: Access) -> bool {
+        match (&self.kind, access) {
+            (Kind::Registered { read_only }, Access::Write) => !read_only,
+            (Kind::Mapped { access, .. }, Access::Write) => *access == ACCESS_READ_WRITE,
+            (Kind::Mapped { access, .. }, Access::Read) => matches!(*access, ACCESS_READ | ACCESS_READ_WRITE),
+            _ => true,
+        }
+    }
+}
+
+struct Maps<B> {
+    extents: BTreeMap<u64, Extent<B>>,
+    /// Reserved addresses: start → length.
+    reserved: BTreeMap<u64, u64>,
+    /// Guest memory that the worker has mapped: start → (length, writable).
+    regions: BTreeMap<u64, (u64, bool)>,
+}
+
+/// The session's addresses.
+pub(crate) struct Memory<B> {
+    maps: RwLock<Maps<B>>,
+}
+
+/// The entry of a map of ranges that an address lies in, with its start.
+fn at<V>(map: &BTreeMap<u64, V>, address: u64, len: impl Fn(&V) -> u64) -> Option<(u64, &V)> {
+    let (start, value) = map.range(..=address).next_back()?;
+    (address.checked_sub(*start)? < len(value)).then_some((*start, value))
+}
+
+/// Some entry meets `[start, end)`.
+fn meets<V>(map: &BTreeMap<u64, V>, start: u64, end: u64, len: impl Fn(&V) -> u64) -> bool {
+    map.range(..end).next_back().is_some_and(|(at, value)| at.saturating_add(len(value)) > start)
+}
+
+fn end_of(start: u64, len: u64) -> CuResult<u64> {
+    start.checked_add(len).ok_or(CUresult::INVALID_VALUE)
+}
+
+impl<B> Memory<B> {
+    pub(crate) fn new() -> Self {
+        let maps = Maps { extents: BTreeMap::new(), reserved: BTreeMap::new(), regions: BTreeMap::new() };
+        Memory { maps: RwLock::new(maps) }
+    }
+
+    /// The range lies in one allocation, variable or registered range, or in mappings that follow one another, and may be
+    /// accessed so.
+    pub(crate) fn check(&self, start: u64, len: u64, access: Access) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let maps = read(&self.maps);
+        let mut at_address = start;
+        loop {
+            let (begins, extent) =
+                at(&maps.extents, at_address, |e: &Extent<B>| e.len).ok_or(CUresult::INVALID_VALUE)?;
+            if !extent.allows(access) {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            let ends = begins.saturating_add(extent.len);
+            if end <= ends {
+                return Ok(());
+            }
+            if !matches!(extent.kind, Kind::Mapped { .. }) {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            at_address = ends;
+        }
+    }
+
+    /// The whole range is registered host memory or not: `true` where it begins in some.
+    pub(crate) fn is_host(&self, address: u64) -> bool {
+        let maps = read(&self.maps);
+        at(&maps.extents, address, |e: &Extent<B>| e.len)
+            .is_some_and(|(_, extent)| matches!(extent.kind, Kind::Registered { .. }))
+    }
+
+    fn add(&self, start: u64, len: u64, kind: Kind<B>) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        let mut maps = write(&self.maps);
+        if maps.extents.len() >= EXTENTS_MAX {
+            return Err(CUresult::OUT_OF_MEMORY);
+        }
+        if len == 0 || meets(&maps.extents, start, end, |e: &Extent<B>| e.len) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        maps.extents.insert(start, Extent { len, kind });
+        Ok(())
+    }
+
+    pub(crate) fn add_device(&self, start: u64, len: u64, context: u32) -> CuResult<()> {
+        self.add(start, len, Kind::Device { context })
+    }
+
+    /// Takes out device memory that starts here; its length.
+    pub(crate) fn remove_device(&self, start: u64) -> CuResult<u64> {
+        let mut maps = write(&self.maps);
+        match maps.extents.get(&start) {
+            Some(Extent { kind: Kind::Device { .. }, .. }) => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// A context's device memory and variables are gone: how many bytes of the session's share that were.
+    pub(crate) fn forget_context(&self, ended: u32) -> u64 {
+        let mut bytes = 0u64;
+        write(&self.maps).extents.retain(|_, extent| match extent.kind {
+            Kind::Device { context } if context == ended => {
+                bytes = bytes.saturating_add(extent.len);
+                false
+            }
+            Kind::Variable { context, .. } => context != ended,
+            _ => true,
+        });
+        bytes
+    }
+
+    /// A variable; it may have been asked for before.
+    pub(crate) fn add_variable(&self, start: u64, len: u64, owner: Raw, context: u32) -> CuResult<()> {
+        let known = |extent: &Extent<B>| {
+            extent.len == len && matches!(extent.kind, Kind::Variable { owner: of, .. } if of == owner)
+        };
+        if len == 0 || read(&self.maps).extents.get(&start).is_some_and(known) {
+            return Ok(());
+        }
+        self.add(start, len, Kind::Variable { owner, context })
+    }
+
+    pub(crate) fn forget_variables(&self, owner: Raw) {
+        let gone =
+            |extent: &Extent<B>| matches!(extent.kind, Kind::Variable { owner: of, .. } if of == owner);
+        write(&self.maps).extents.retain(|_, extent| !gone(extent));
+    }
+
+    /// Guest memory is mapped in this process.
+    pub(crate) fn add_region(&self, start: u64, len: u64, writable: bool) {
+        write(&self.maps).regions.insert(start, (len, writable));
+    }
+
+    /// Guest memory is about to go: what of it is still registered.
+    pub(crate) fn remove_region(&self, start: u64, len: u64) -> Vec<u64> {
+        let end = start.saturating_add(len);
+        let mut maps = write(&self.maps);
+        maps.regions.retain(|at, _| *at < start || *at >= end);
+        let registered: Vec<u64> = maps
+            .extents
+            .range(start..end)
+            .filter(|(_, extent)| matches!(extent.kind, Kind::Registered { .. }))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in &registered {
+            maps.extents.remove(at);
+        }
+        registered
+    }
+
+    /// The range is guest memory that is mapped here: whether all of it is writable.
+    pub(crate) fn region(&self, start: u64, len: u64) -> CuResult<bool> {
+        let end = end_of(start, len)?;
+        let maps = read(&self.maps);
+        let (mut address, mut writable) = (start, true);
+        while address < end {
+            let (begins, (len, may_write)) =
+                at(&maps.regions, address, |(len, _)| *len).ok_or(CUresult::INVALID_VALUE)?;
+            writable &= may_write;
+            address = begins.saturating_add(*len);
+        }
+        Ok(writable)
+    }
+
+    pub(crate) fn add_registered(&self, start: u64, len: u64, read_only: bool) -> CuResult<()> {
+        self.add(start, len, Kind::Registered { read_only })
+    }
+
+    pub(crate) fn remove_registered(&self, start: u64) -> CuResult<()> {
+        let mut maps = write(&self.maps);
+        match maps.extents.get(&start) {
+            Some(Extent { kind: Kind::Registered { .. }, .. }) => {
+                maps.extents.remove(&start);
+                Ok(())
+            }
+            _ => Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
+        }
+    }
+
+    pub(crate) fn add_reserved(&self, start: u64, len: u64) -> CuResult<()> {
+        let mut maps = write(&self.maps);
+        if maps.reserved.len() >= EXTENTS_MAX {
+            return Err(CUresult::OUT_OF_MEMORY);
+        }
+        maps.reserved.insert(start, len);
+        Ok(())
+    }
+
+    /// Exactly these addresses are reserved, with nothing mapped in them: they no longer are.
+    pub(crate) fn remove_reserved(&self, start: u64, len: u64) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        let mut maps = write(&self.maps);
+        if maps.reserved.get(&start) != Some(&len) || meets(&maps.extents, start, end, |e: &Extent<B>| e.len)
+        {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        maps.reserved.remove(&start);
+        Ok(())
+    }
+
+    /// The range lies in one reservation.
+    pub(crate) fn check_reserved(&self, start: u64, len: u64) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        let maps = read(&self.maps);
+        let (begins, whole) = at(&maps.reserved, start, |len| *len).ok_or(CUresult::INVALID_VALUE)?;
+        if len != 0 && end <= begins.saturating_add(*whole) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+    }
+
+    /// Nothing lies in the range.
+    pub(crate) fn check_empty(&self, start: u64, len: u64) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        if meets(&read(&self.maps).extents, start, end, |e: &Extent<B>| e.len) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn add_mapped(&self, start: u64, len: u64, backing: B) -> CuResult<()> {
+        self.add(start, len, Kind::Mapped { access: 0, _backing: backing })
+    }
+
+    /// The mappings in the range, which must be whole ones, are gone. What backed them comes back.
+    pub(crate) fn remove_mapped(&self, start: u64, len: u64) -> Vec<B> {
+        let end = start.saturating_add(len);
+        let mut maps = write(&self.maps);
+        let starts: Vec<u64> = maps
+            .extents
+            .range(start..end)
+            .filter(|(_, extent)| matches!(extent.kind, Kind::Mapped { .. }))
+            .map(|(at, _)| *at)
+            .collect();
+        starts
+            .iter()
+            .filter_map(|at| match maps.extents.remove(at)?.kind {
+                Kind::Mapped { _backing, .. } => Some(_backing),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The range is covered by whole mappings.
+    pub(crate) fn check_mapped(&self, start: u64, len: u64) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        let maps = read(&self.maps);
+        let mut address = start;
+        while address < end {
+            match maps.extents.get(&address) {
+                Some(Extent { len, kind: Kind::Mapped { .. } }) => address = address.saturating_add(*len),
+                _ => return Err(CUresult::INVALID_VALUE),
+            }
+        }
+        if address == end && len != 0 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+    }
+
+    /// Who may access the mappings in the range.
+    pub(crate) fn set_access(&self, start: u64, len: u64, allowed: i32) {
+        let end = start.saturating_add(len);
+        for (_, extent) in write(&self.maps).extents.range_mut(start..end) {
+            if let Kind::Mapped { access, .. } = &mut extent.kind {
+                *access = allowed;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "memory/tests.rs"]
+mod tests;

@@ -1,0 +1,177 @@
+//! What the driver made for the guest. Each object destroys its driver handle when its last user lets go of it, unless the
+//! context that it belonged to is gone, and the handle with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cuda_api::CuResult;
+use cuda_api::types::{CUresult, FunctionInfo};
+
+use crate::context::Context;
+use crate::driver::{Driver, Raw};
+
+/// Destroys a handle. After a sticky error the driver refuses even that, and nothing is left to destroy.
+fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
+    if context.alive() && context.driver.sticky() == 0 {
+        // The driver has logged what it answered; a handle that it will not destroy stays until the process ends.
+        let _ = context.with(how);
+    }
+}
+
+macro_rules! context_objects {
+    ($($(#[doc = $doc:literal])+ $name:ident by $destroy:ident;)+) => { $(
+        $(#[doc = $doc])+
+        pub(crate) struct $name {
+            pub(crate) raw: Raw,
+            pub(crate) context: Arc<Context>,
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                destroy(&self.context, || self.context.driver.$destroy(self.raw));
+            }
+        }
+    )+ };
+}
+
+context_objects! {
+    /// An event.
+    Event by cuEventDestroy_v2;
+    /// A graph, in the context in which its capture ended.
+    Graph by cuGraphDestroy;
+    /// An executable graph.
+    GraphExec by cuGraphExecDestroy;
+}
+
+/// A stream of the guest's making.
+pub(crate) struct Stream {
+    pub(crate) raw: Raw,
+    pub(crate) context: Arc<Context>,
+    /// It does not wait for the legacy default stream.
+    pub(crate) non_blocking: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        destroy(&self.context, || self.context.driver.cuStreamDestroy_v2(self.raw));
+    }
+}
+
+/// A library.
+pub(crate) struct Library {
+    pub(crate) driver: &'static Driver,
+    pub(crate) raw: Raw,
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if self.driver.sticky() == 0 {
+            let _ = self.driver.cuLibraryUnload(self.raw);
+        }
+    }
+}
+
+/// A module: loaded by itself, or a library's in a context.
+pub(crate) struct Module {
+    pub(crate) raw: Raw,
+    pub(crate) context: Arc<Context>,
+    /// The library that it goes with.
+    pub(crate) library: Option<Arc<Library>>,
+}
+
+impl Module {
+    /// What its variables are recorded under: the driver's handle of what they go with.
+    pub(crate) fn owner(&self) -> Raw {
+        self.library.as_ref().map_or(self.raw, |library| library.raw)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.library.is_none() {
+            destroy(&self.context, || self.context.driver.cuModuleUnload(self.raw));
+        }
+    }
+}
+
+/// Where a function comes from.
+pub(crate) enum Source {
+    /// A module's function.
+    Module(Arc<Module>),
+    /// A library's kernel.
+    Kernel(Arc<Library>),
+    /// A library's kernel in a context.
+    Function(Arc<Library>, Arc<Context>),
+}
+
+/// A function or kernel.
+pub(crate) struct Function {
+    pub(crate) raw: Raw,
+    pub(crate) source: Source,
+    /// Bytes of its parameter buffer.
+    pub(crate) param_bytes: u32,
+}
+
+impl Function {
+    /// It belongs to a context that is still there, or to none.
+    pub(crate) fn check_alive(&self) -> CuResult<()> {
+        let alive = match &self.source {
+            Source::Module(module) => module.context.alive(),
+            Source::Function(_, context) => context.alive(),
+            Source::Kernel(_) => true,
+        };
+        if alive { Ok(()) } else { Err(CUresult::INVALID_HANDLE) }
+    }
+
+    pub(crate) fn is_kernel(&self) -> bool {
+        matches!(self.source, Source::Kernel(_))
+    }
+
+    /// It belongs to this module.
+    pub(crate) fn of_module(&self, module: &Arc<Module>) -> bool {
+        matches!(&self.source, Source::Module(of) if Arc::ptr_eq(of, module))
+    }
+
+    /// It belongs to this library.
+    pub(crate) fn of_library(&self, library: &Arc<Library>) -> bool {
+        match &self.source {
+            Source::Module(module) => module.library.as_ref().is_some_and(|of| Arc::ptr_eq(of, library)),
+            Source::Kernel(of) | Source::Function(of, _) => Arc::ptr_eq(of, library),
+        }
+    }
+
+    /// Its attributes as they are now. Those that the driver does not tell are not valid.
+    pub(crate) fn info(&self, driver: &Driver, device: i32) -> FunctionInfo {
+        let mut info = FunctionInfo { attributes: [0; 16], valid: 0, param_bytes: self.param_bytes };
+        for (number, to) in (0i32..).zip(&mut info.attributes) {
+            let value = if self.is_kernel() {
+                driver.cuKernelGetAttribute(number, self.raw, device)
+            } else {
+                driver.cuFuncGetAttribute(number, self.raw)
+            };
+            if let Ok((value,)) = value {
+                *to = value;
+                info.valid |= 1u32.wrapping_shl(number.unsigned_abs());
+            }
+        }
+        info
+    }
+}
+
+/// Physical memory of virtual memory management. It is held as long as it is mapped anywhere, as in the driver.
+pub(crate) struct Allocation {
+    pub(crate) driver: &'static Driver,
+    pub(crate) raw: u64,
+    pub(crate) size: u64,
+    /// Device memory of the session: the allocation's bytes are part of it.
+    pub(crate) used: Arc<AtomicU64>,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        if self.driver.sticky() == 0 {
+            let _ = self.driver.cuMemRelease(self.raw);
+        }
+        self.used.fetch_sub(self.size, Ordering::AcqRel);
+    }
+}

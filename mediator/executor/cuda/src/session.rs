@@ -1,0 +1,295 @@
+//! The session's state, and what the worker asks of it.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::time::Duration;
+
+use cuda_api::CuResult;
+use cuda_api::host::{Access, Base, Executor, StagingView};
+use cuda_api::info::VmInfo;
+use cuda_api::types::*;
+
+use crate::context::{Context, Contexts};
+use crate::driver::{Driver, Raw};
+use crate::image::Images;
+use crate::lock::{lock, read, write};
+use crate::memory::Memory;
+use crate::nodes::Nodes;
+use crate::objects::{Allocation, Event, Function, Graph, GraphExec, Library, Module, Stream};
+use crate::table::Table;
+use crate::thread::Thread;
+use crate::{Unavailable, attributes};
+
+/// Objects of a session.
+const STREAMS_MAX: usize = 4096;
+const EVENTS_MAX: usize = 1 << 18;
+const MODULES_MAX: usize = 1 << 14;
+const FUNCTIONS_MAX: usize = 1 << 18;
+const GRAPHS_MAX: usize = 1 << 16;
+const ALLOCATIONS_MAX: usize = 1 << 18;
+
+/// What the VM was given.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Config {
+    /// Device memory of a session at most, in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Hears how many bytes went through staging.
+pub type Staged = Box<dyn Fn(u64) + Send + Sync>;
+
+/// The executor of one session on the real driver.
+pub struct Cuda {
+    pub(crate) driver: &'static Driver,
+    info: VmInfo,
+    pub(crate) config: Config,
+    pub(crate) contexts: RwLock<Contexts>,
+    pub(crate) streams: Table<CUstream, Stream>,
+    pub(crate) events: Table<CUevent, Event>,
+    pub(crate) modules: Table<CUmodule, Module>,
+    pub(crate) libraries: Table<CUlibrary, Library>,
+    pub(crate) functions: Table<CUfunction, Function>,
+    pub(crate) kernels: Table<CUkernel, Function>,
+    pub(crate) graphs: Table<CUgraph, Graph>,
+    pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
+    pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
+    pub(crate) memory: Memory<Arc<Allocation>>,
+    /// Bytes of device memory that the session has.
+    pub(crate) used: Arc<AtomicU64>,
+    pub(crate) images: Mutex<Images>,
+    pub(crate) nodes: Mutex<Nodes>,
+    staged: Option<Staged>,
+    warned: Mutex<HashSet<String>>,
+}
+
+/// A stream that a call names, kept alive while the call runs.
+pub(crate) struct StreamUse {
+    pub(crate) raw: Raw,
+    _object: Option<Arc<Stream>>,
+}
+
+impl Cuda {
+    /// Initialises the driver for one session.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn new(config: Config, staged: Option<Staged>) -> Result<Self, Unavailable> {
+        let (driver, info) = attributes::start(config)?;
+        Ok(Cuda {
+            driver,
+            info,
+            config,
+            contexts: RwLock::default(),
+            streams: Table::new(STREAMS_MAX),
+            events: Table::new(EVENTS_MAX),
+            modules: Table::new(MODULES_MAX),
+            libraries: Table::new(MODULES_MAX),
+            functions: Table::new(FUNCTIONS_MAX),
+            kernels: Table::new(FUNCTIONS_MAX),
+            graphs: Table::new(GRAPHS_MAX),
+            graph_execs: Table::new(GRAPHS_MAX),
+            allocations: Table::new(ALLOCATIONS_MAX),
+            memory: Memory::new(),
+            used: Arc::default(),
+            images: Mutex::default(),
+            nodes: Mutex::default(),
+            staged,
+            warned: Mutex::default(),
+        })
+    }
+
+    /// Bytes went through staging.
+    pub(crate) fn count_staged(&self, bytes: u64) {
+        if let Some(staged) = &self.staged {
+            staged(bytes);
+        }
+    }
+
+    /// Logs a warning the first time that it comes.
+    pub(crate) fn warn_once(&self, what: &str) {
+        let mut warned = lock(&self.warned);
+        if warned.len() < 1024 && warned.insert(what.to_owned()) {
+            log::warn!("{what}");
+        }
+    }
+
+    /// The driver's stream for the handle that a thread used. A default stream is the driver's own: the per-thread one
+    /// is that of the ring's host thread.
+    pub(crate) fn stream(&self, handle: CUstream) -> CuResult<StreamUse> {
+        if CUstream::SPECIAL.contains(&handle.0) {
+            let raw = Raw::try_from(handle.0).map_err(|_| CUresult::INVALID_HANDLE)?;
+            return Ok(StreamUse { raw, _object: None });
+        }
+        let object = self.streams.get(handle)?;
+        if !object.context.alive() {
+            return Err(CUresult::INVALID_HANDLE);
+        }
+        Ok(StreamUse { raw: object.raw, _object: Some(object) })
+    }
+
+    pub(crate) fn event(&self, handle: CUevent) -> CuResult<Arc<Event>> {
+        let event = self.events.get(handle)?;
+        if event.context.alive() { Ok(event) } else { Err(CUresult::INVALID_HANDLE) }
+    }
+
+    /// A function by its handle; a kernel's is accepted, too.
+    pub(crate) fn function(&self, handle: CUfunction) -> CuResult<Arc<Function>> {
+        let function = self.functions.get(handle).or_else(|_| self.kernels.get(CUkernel(handle.0)))?;
+        function.check_alive()?;
+        Ok(function)
+    }
+
+    /// Does something for which the driver wants a context, whichever: the thread's, or another one of the session's. Where
+    /// it has none yet, a primary context is made for the time being.
+    pub(crate) fn with_any_context<R>(
+        &self,
+        thread: &Thread,
+        work: impl FnOnce() -> CuResult<R>,
+    ) -> CuResult<R> {
+        if thread.context().is_ok() {
+            return work();
+        }
+        if let Some(context) = read(&self.contexts).all().into_iter().find(|context| context.alive()) {
+            return context.with(work);
+        }
+        let (device,) = self.driver.cuDeviceGet(0)?;
+        let (raw,) = self.driver.cuDevicePrimaryCtxRetain(device)?;
+        let outcome = self.driver.cuCtxPushCurrent_v2(raw).and_then(|()| {
+            let outcome = work();
+            self.driver.cuCtxPopCurrent_v2()?;
+            outcome
+        });
+        self.driver.cuDevicePrimaryCtxRelease_v2(device)?;
+        outcome
+    }
+
+    /// Takes device memory from the session's share; [`Cuda::give_back`] returns it.
+    pub(crate) fn take(&self, bytes: u64) -> CuResult<()> {
+        let most = self.config.memory_bytes.unwrap_or(u64::MAX);
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
+        match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CUresult::OUT_OF_MEMORY),
+        }
+    }
+
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// A context's end: what belongs to it goes, then the driver's context by `how`.
+    pub(crate) fn end_context(
+        &self,
+        thread: &mut Thread,
+        context: &Arc<Context>,
+        how: impl FnOnce() -> CuResult<()>,
+    ) -> CuResult<()> {
+        let is = |of: &Arc<Context>| Arc::ptr_eq(of, context);
+        // Out of the tables first, and destroyed while the context still is: what another thread holds on to is left to
+        // the driver.
+        drop(self.graph_execs.remove_if(|object| is(&object.context)));
+        drop(self.graphs.remove_if(|object| is(&object.context)));
+        drop(self.functions.remove_if(|function| match &function.source {
+            crate::objects::Source::Module(module) => is(&module.context),
+            crate::objects::Source::Function(_, of) => is(of),
+            crate::objects::Source::Kernel(_) => false,
+        }));
+        for module in self.modules.remove_if(|module| is(&module.context)) {
+            self.memory.forget_variables(module.owner());
+        }
+        drop(self.events.remove_if(|object| is(&object.context)));
+        drop(self.streams.remove_if(|object| is(&object.context)));
+        self.give_back(self.memory.forget_context(context.id));
+        context.end();
+        if thread.context().is_ok_and(is) {
+            // A lost device does not even let go of its context.
+            let _ = thread.bind(None);
+        }
+        how()
+    }
+}
+
+impl Base for Cuda {
+    type Thread = Thread;
+
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<()> {
+        self.memory.check(start, len, access)
+    }
+
+    fn unsupported(&self, name: &'static str) -> CUresult {
+        self.warn_once(&format!("{name}: the GPU executor does not do it"));
+        CUresult::NOT_SUPPORTED
+    }
+}
+
+impl Executor for Cuda {
+    fn vm_info(&self) -> VmInfo {
+        self.info.clone()
+    }
+
+    fn new_thread(&self, _ring: u32) -> Thread {
+        Thread::new(self.driver)
+    }
+
+    fn enter(&self, thread: &mut Thread, context: u32, staging: Option<StagingView>) -> CuResult<()> {
+        thread.set_staging(staging);
+        match self.driver.sticky() {
+            0 => {}
+            sticky => return Err(CUresult(sticky)),
+        }
+        if thread.is_current(context) {
+            return Ok(());
+        }
+        let wanted = if context == 0 { None } else { Some(read(&self.contexts).get(context)?) };
+        thread.bind(wanted)
+    }
+
+    fn sticky(&self) -> u32 {
+        self.driver.sticky()
+    }
+
+    fn region_mapped(&self, address: u64, len: u64, writable: bool) {
+        self.memory.add_region(address, len, writable);
+    }
+
+    fn region_unmapping(&self, address: u64, len: u64) {
+        for start in self.memory.remove_region(address, len) {
+            let Some(context) = read(&self.contexts).all().into_iter().next() else { continue };
+            let at = crate::calls::memory::host_address(start);
+            // SAFETY: registered at this address by cuMemHostRegister, and taken out of the map only once.
+            let gone = context.with(|| unsafe { self.driver.cuMemHostUnregister(at) });
+            if let Err(error) = gone {
+                log::warn!("host memory that goes stays registered: {error}");
+            }
+        }
+    }
+
+    fn quiesce(&self, limit: Duration) -> bool {
+        if self.driver.sticky() != 0 {
+            return true;
+        }
+        let contexts = read(&self.contexts).all();
+        let (done, finished) = mpsc::channel();
+        let waiter = std::thread::Builder::new().name("quiesce".into()).spawn(move || {
+            let idle = contexts.iter().all(|context| {
+                // A lost device has nothing to wait for either.
+                let waited = context.with(|| context.driver.cuCtxSynchronize());
+                waited.is_ok() || waited.is_err_and(|error| error.is_sticky())
+            });
+            // Nobody listens any more once the limit is over.
+            let _ = done.send(idle);
+        });
+        waiter.is_ok() && finished.recv_timeout(limit).unwrap_or(false)
+    }
+
+    fn may_overtake(&self, call: u32, fields: &[u8], blocked: &[(u32, &[u8])]) -> bool {
+        let non_blocking = |stream: CUstream| self.streams.get(stream).is_ok_and(|s| s.non_blocking);
+        cuda_api::overtake::may_overtake(call, fields, blocked, non_blocking)
+    }
+}
+
+/// The contexts, to be changed.
+pub(crate) fn contexts_mut(cuda: &Cuda) -> std::sync::RwLockWriteGuard<'_, Contexts> {
+    write(&cuda.contexts)
+}

@@ -1,0 +1,110 @@
+//! The checks in VMs, and those that only a VM can have.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::kernel::Series;
+use serde_json::json;
+use whole_stack::place::Place;
+use whole_stack::vm::{Attach, USER};
+
+use crate::checks::{CHECKS, Check};
+use crate::stack;
+
+const VM_CHECKS: &[Check] =
+    &[("paused", paused), ("paused_without_rest", paused_without_rest), ("ordinary_user", ordinary_user)];
+
+/// Boots a guest and makes every check in it; the failures of all of them together.
+fn every_check(series: Series, attach: Attach) {
+    let place = Place::Vm(Box::new(stack().boot(series, attach).unwrap_or_else(|e| panic!("{e:?}"))));
+    let mut failures = Vec::new();
+    for (name, check) in CHECKS.iter().chain(VM_CHECKS) {
+        let begin = Instant::now();
+        let outcome = check(&place);
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("{series}, {attach:?}: {name}: {word}, {:.1} s", begin.elapsed().as_secs_f64());
+        if let Err(error) = outcome {
+            failures.push(format!("{name}: {error:?}"));
+        }
+    }
+    let Place::Vm(vm) = place else { return };
+    match vm.guest.run("dmesg").check() {
+        Ok(messages) => failures.extend(complaint(&messages.text())),
+        Err(error) => failures.push(format!("dmesg: {error:?}")),
+    }
+    if let Err(error) = vm.guest.shutdown() {
+        failures.push(format!("shutdown: {error:?}"));
+    }
+    match vm.daemon.stop() {
+        Ok(totals) if totals.get("sessions_open") == Some(0) => {}
+        Ok(totals) => failures.push(format!("sessions outlive the VM: {totals}")),
+        Err(error) => failures.push(format!("the daemon's end: {error:?}")),
+    }
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// What the guest's kernel says of damage to itself.
+fn complaint(messages: &str) -> Option<String> {
+    let is_bad =
+        |line: &str| ["BUG", "WARNING", "Oops", "refcount", "Bad page"].iter().any(|bad| line.contains(bad));
+    let first = messages.lines().position(is_bad)?;
+    let lines: Vec<_> = messages.lines().skip(first).take(30).collect();
+    Some(format!("the guest's kernel complains:\n{}", lines.join("\n")))
+}
+
+#[test]
+fn linux_6_1_behind_the_file_system_device() {
+    every_check(Series::V6_1, Attach::Fs);
+}
+
+#[test]
+fn linux_6_12_behind_the_generic_device() {
+    every_check(Series::V6_12, Attach::Generic);
+}
+
+/// The VM is stopped in the midst of kernels and goes on: results are right.
+fn paused(place: &Place) -> Result<()> {
+    let vm = place.vm().context("only in a VM")?;
+    for what in ["burst", "until 3"] {
+        let mut program = place.start(&format!("compute {what}"))?;
+        program.ready()?;
+        for _ in 0..2 {
+            vm.guest.qmp("stop", json!({}))?;
+            let calls = place.daemon().totals()?.get("calls");
+            std::thread::sleep(Duration::from_millis(300));
+            ensure!(place.daemon().totals()?.get("calls") == calls, "calls go on while the VM is stopped");
+            vm.guest.qmp("cont", json!({}))?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        program.tell("")?;
+        program.check().with_context(|| what.to_owned())?;
+    }
+    Ok(())
+}
+
+/// A kernel that waits for the guest's CPU does not end while that is stopped: its session is ended, so that the VM's memory is at
+/// rest, and its process hears of it. The VM goes on, and so do others.
+fn paused_without_rest(place: &Place) -> Result<()> {
+    let vm = place.vm().context("only in a VM")?;
+    let mut beside = place.start("compute until 4")?;
+    beside.ready()?;
+    let mut victim = place.start("processes until-error wait")?;
+    victim.ready()?;
+    vm.guest.qmp("stop", json!({}))?;
+    vm.guest.qmp("cont", json!({}))?;
+    let said = victim.check()?;
+    ensure!(said.contains("answered 999"), "{said}");
+    beside.tell("")?;
+    beside.check()?;
+    place.check("compute rounds 1 1").map(drop)
+}
+
+/// The daemon is told who the process belongs to; nothing needs root in the guest.
+fn ordinary_user(place: &Place) -> Result<()> {
+    let vm = place.vm().context("only in a VM")?;
+    let from = vm.daemon.log().len();
+    let mut program = place.start("compute rounds 1 1")?;
+    let (process, _) = program.ready()?;
+    program.check()?;
+    vm.daemon.wait_for_log(&format!("guest process {process} user {USER}"), from).map(drop)
+}

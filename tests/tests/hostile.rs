@@ -1,0 +1,126 @@
+//! Hostile processes on the local socket, while a well-behaved one computes. The daemon lives, every session that ends ends for
+//! a logged reason, and the well-behaved one is right throughout. Seeds are fixed; VGPU_HOSTILE_SEED and VGPU_HOSTILE_SECONDS
+//! change what is played and for how long.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::wheels::Toolkit;
+use hostile::local::{FAMILIES, Until, churn};
+use hostile::{Random, Tally};
+use whole_stack::artifacts::Profile;
+use whole_stack::daemon::Daemon;
+use whole_stack::local::Local;
+use whole_stack::programs::Programs;
+use whole_stack::vm::Stack;
+
+/// Seconds for all families together.
+const SECONDS: u64 = 40;
+/// The seed of the first family; the next has the next.
+const SEED: u64 = 20;
+
+/// A line about a worker that ended by a signal. Signal 9 is the supervisor's own.
+fn crashed(line: &str) -> bool {
+    line.contains("Signal(") && !line.contains("Signal(9)")
+}
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// What is attacked, in a folder of its own: the well-behaved program starts over and over, and another build must not take its
+/// files away meanwhile.
+fn stack(folder: &Path) -> Stack {
+    let built = Stack::build(Profile::Dev, Toolkit::Cuda13).unwrap_or_else(|e| panic!("{e:?}"));
+    let copy = |from: PathBuf| {
+        let to = folder.join(from.file_name().unwrap());
+        std::fs::copy(&from, &to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+        to
+    };
+    copy(built.libcuda.join("libcuda.so.1"));
+    copy(built.programs.path("driver_api"));
+    let programs = Programs { folder: folder.to_owned(), ..built.programs };
+    Stack { daemon: copy(built.daemon), libcuda: folder.to_owned(), programs }
+}
+
+/// Tells a loop to stop, also when a check fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lines of the daemon's log that tell of a session's death by its own doing.
+fn deaths(daemon: &Daemon) -> usize {
+    daemon.log().iter().filter(|line| line.contains(" died: ")).count()
+}
+
+/// The end of a log, for messages.
+fn tail(daemon: &Daemon) -> String {
+    let log = daemon.log();
+    log[log.len().saturating_sub(60)..].join("\n")
+}
+
+/// Runs the well-behaved program over and over until told to stop; how often it was right.
+fn behave(local: &Local, stop: &AtomicBool, rounds: &AtomicU64) {
+    while !stop.load(Ordering::Relaxed) {
+        let said =
+            local.check("driver_api", &[]).unwrap_or_else(|e| panic!("the well-behaved program: {e:?}"));
+        assert!(said.contains("driver API: all right"), "{said}");
+        rounds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn hostile_processes_harm_nobody_but_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (daemon, local) = stack(folder.path()).start_local(&[]).unwrap();
+    let (seed, seconds) = (setting("VGPU_HOSTILE_SEED", SEED), setting("VGPU_HOSTILE_SECONDS", SECONDS));
+    let shares: u32 = FAMILIES.iter().map(|(_, share, _)| share).sum();
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut all = Tally::default();
+    std::thread::scope(|scope| {
+        let good = scope.spawn(|| behave(&local, &stop, &rounds));
+        let _stop = Stop(&stop);
+        for (i, (name, share, family)) in FAMILIES.iter().enumerate() {
+            let seed = seed + i as u64;
+            let time = Duration::from_secs(seconds) * *share / shares;
+            let (begin, before) = (Instant::now(), deaths(&daemon));
+            let played = family(daemon.socket(), &mut Random::new(seed), Until::after(time));
+            let tally = played.unwrap_or_else(|e| {
+                panic!("{name}, seed {seed}: {e:?}\nthe daemon's log:\n{}", tail(&daemon))
+            });
+            println!("{name}, seed {seed}, {:.1} s: {tally}", begin.elapsed().as_secs_f32());
+            // Each is logged before its connection ends, which the family has waited for; the log's reader may be behind.
+            let ended = tally.of("ended as malformed") + tally.of("ended for another reason");
+            let waited = Instant::now();
+            while ((deaths(&daemon) - before) as u64) < ended && waited.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let logged = (deaths(&daemon) - before) as u64;
+            assert!(logged >= ended, "{name}: {ended} sessions ended, {logged} deaths are in the log");
+            // A dead worker that nobody asked to end has crashed, whatever it was sent.
+            assert!(!good.is_finished(), "the well-behaved program has failed");
+            all.add(&tally);
+        }
+    });
+    println!("all: {all}; {} rounds of the well-behaved program", rounds.load(Ordering::Relaxed));
+    let crashed: Vec<String> =
+        daemon.log().into_iter().filter(|l| l.contains("panicked") || crashed(l)).collect();
+    assert!(crashed.is_empty(), "workers have crashed:\n{}", crashed.join("\n"));
+    assert!(rounds.load(Ordering::Relaxed) >= 3, "the well-behaved program hardly ran");
+    assert!(all.cases > 2000, "hardly anything was played: {all}");
+
+    let taken = churn::exhaustion(daemon.socket()).unwrap_or_else(|e| panic!("{e:?}\n{}", tail(&daemon)));
+    println!("exhaustion: {taken}");
+    let said = local.check("driver_api", &[]).unwrap();
+    assert!(said.contains("driver API: all right"), "{said}");
+    let totals = daemon.stop().unwrap();
+    println!("{totals}");
+    assert_eq!(totals.get("sessions_open"), Some(0), "{totals}");
+}
