@@ -1,6 +1,9 @@
 //! Replays the fuzzers' corpora on stable Rust, and a few thousand mutations of them: what once was found, or was given as a seed,
 //! stays sound. `cargo test -p cuda-api --test replay -- --ignored` writes the seeds anew from the table's samples.
 
+// The tests' own small numbers.
+#![allow(clippy::cast_possible_truncation)]
+
 #[path = "../fuzz/harness.rs"]
 mod harness;
 

@@ -16,7 +16,7 @@ use whole_stack::programs::Programs;
 use whole_stack::vm::Stack;
 
 /// Seconds for all families together.
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 30;
 /// The seed of the first family; the next has the next.
 const SEED: u64 = 20;
 

@@ -10,7 +10,7 @@ use whole_stack::artifacts::{self, Profile};
 use whole_stack::daemon::{Daemon, Listen};
 
 /// Seconds for all families together.
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 12;
 /// The seed of the first family; the next has the next.
 const SEED: u64 = 60;
 

@@ -8,8 +8,8 @@ use harness::wheels::Toolkit;
 use whole_stack::artifacts::{self, Profile};
 use whole_stack::vm::{Attach, PROGRAMS, Stack, USER, Vm};
 
-/// Seconds that the hostile process plays.
-const SECONDS: u64 = 30;
+/// Seconds that the hostile process plays, once as root and once as an ordinary user.
+const SECONDS: u64 = 12;
 /// The seed of its first family.
 const SEED: u64 = 90;
 

@@ -285,7 +285,7 @@ fn doorbells(stack: &Stack) -> Result<Measured> {
     let vm = stack.boot(Series::V6_1, Attach::Fs)?;
     let kicks = |calls: u64| -> Result<u64> {
         step(format_args!("{calls} posted calls in the guest"));
-        let count = |vm: &Vm| Ok::<_, anyhow::Error>(vm.daemon.totals()?.get("kicks").context("no kicks")?);
+        let count = |vm: &Vm| vm.daemon.totals()?.get("kicks").context("no kicks");
         let before = count(&vm)?;
         vm.check("bench", &["stream", &calls.to_string()])?;
         Ok(count(&vm)? - before)

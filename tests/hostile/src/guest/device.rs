@@ -137,7 +137,7 @@ impl Mapping {
 
     /// Writes a word.
     pub fn write(&self, offset: usize, word: u64) {
-        assert!(offset % 8 == 0 && offset + 8 <= self.len, "a slip of our own");
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "a slip of our own");
         // SAFETY: inside the mapping, aligned, by the line above; others write there too, by atomics of this size.
         unsafe { std::sync::atomic::AtomicU64::from_ptr(self.base.add(offset).cast()) }
             .store(word, std::sync::atomic::Ordering::SeqCst);
@@ -145,7 +145,7 @@ impl Mapping {
 
     /// Reads a word.
     pub fn read(&self, offset: usize) -> u64 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.len, "a slip of our own");
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "a slip of our own");
         // SAFETY: as above.
         unsafe { std::sync::atomic::AtomicU64::from_ptr(self.base.add(offset).cast()) }
             .load(std::sync::atomic::Ordering::SeqCst)

@@ -44,6 +44,10 @@ pub fn numbers(random: &mut Random, until: Until) -> Result<Tally> {
             2 => random.pick(&IOCTLS).0 & 0x3fff_ffff | random.below(4) << 30,
             _ => random.pick(&IOCTLS).0,
         };
+        if number == IOCTLS[9].0 {
+            // On a page of zeros it is a proper wait without an end.
+            continue;
+        }
         let argument = if random.once_in(3) { page } else { bad_address(random, page + 4096) };
         note(&mut tally, device.raw(number, argument));
         if random.once_in(20) {

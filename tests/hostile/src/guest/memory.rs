@@ -109,8 +109,9 @@ pub fn mmaps(random: &mut Random, until: Until) -> Result<Tally> {
                         unsafe {
                             libc::madvise(mapping.address() as *mut libc::c_void, len, libc::MADV_DONTNEED);
                         }
-                        mapping.write(0, random.word());
-                        mapping.read((len - 8) & !7);
+                        // Its end is for replies: the head at its start would end the session.
+                        mapping.write((len - 8) & !7, random.word());
+                        mapping.read(0);
                     }
                     tally.count("mapped");
                 }

@@ -52,7 +52,7 @@ impl Shared {
     }
 
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
-        assert!(offset % size == 0 && offset + size <= self.len, "a slip of our own");
+        assert!(offset.is_multiple_of(size) && offset + size <= self.len, "a slip of our own");
         // SAFETY: inside the mapping, by the line above.
         unsafe { self.base.as_ptr().add(offset) }
     }
