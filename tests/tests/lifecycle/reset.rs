@@ -45,7 +45,9 @@ fn nothing_is_overwritten(attach: Attach, work: &str, how: Reset) -> Result<()> 
     let free = vm.guest.run("awk '/MemAvailable/ {print int($2 / 1024)}' /proc/meminfo").check()?.text();
     let mib = free.parse::<u64>()?.checked_sub(ROOM_MIB).context("too little memory")?;
     ensure!(mib >= 400, "only {mib} MiB for the canary");
+    // An idle worker may wait for what the next boot says; one that could still write may not.
     let alive = vm.daemon.children().contains(&worker);
+    ensure!(!alive || work != "endless", "worker {worker} writes into memory that is another kernel's");
     let canary = Left::begin_as(&vm.guest, 0, &format!("canary {mib} {CANARY_S}"))?;
     scene::load(&vm.guest)?;
     // The driver is served, so nothing of the past may be left.

@@ -171,7 +171,15 @@ fn odd_arguments_work_or_say_why() {
         ),
         (
             "vhost-user-test-device-pci,virtio-id=21,num_vqs=1,vq_size=256,config_size=256",
-            Then::Guest("error -"),
+            Then::Guest("two queues that are needed"),
+        ),
+        (
+            "vhost-user-test-device-pci,virtio-id=21,num_vqs=2,vq_size=256,config_size=64",
+            Then::Guest("ls: /dev/vgpu: No such"),
+        ),
+        (
+            "vhost-user-fs-pci,tag=VGPUSTUB,num-request-queues=0,queue-size=1024",
+            Then::Qemu("num-request-queues property must be larger than 0"),
         ),
         ("vhost-user-test-device-pci,virtio-id=21,num_vqs=2,config_size=256", Then::Works),
         ("vhost-user-test-device-pci,virtio-id=21,num_vqs=2,vq_size=1024,config_size=256", Then::Works),
