@@ -82,6 +82,8 @@ pub struct VmConfig {
     /// Devices that this VM may see, in CUDA_VISIBLE_DEVICES notation; a guest's own choice is applied within them.
     /// Default: the daemon's own CUDA_VISIBLE_DEVICES.
     pub visible_devices: Option<String>,
+    /// Indices in that list count in PCI order, as NVML and nvidia-smi do, whatever the daemon's environment says. Default: no.
+    pub pci_order: bool,
     /// The program to exec as worker; it calls [`crate::worker::main`]. Default: this very program.
     pub program: PathBuf,
     /// Arguments before the word `worker` or `probe`.
@@ -106,6 +108,7 @@ impl VmConfig {
             vram_bytes: None,
             executor: ExecutorKind::Auto,
             visible_devices: std::env::var(environment::VISIBLE_DEVICES).ok(),
+            pci_order: false,
             program: PathBuf::from("/proc/self/exe"),
             program_args: Vec::new(),
             idle_workers: 1,
@@ -198,4 +201,12 @@ pub enum StartError {
     /// The program found no usable executor, or ended before it said.
     #[error("the executor's probe failed: {0}")]
     Probe(String),
+    /// GPUs that were asked for are not there.
+    #[error("of the GPUs {list} the driver shows {found} (nvidia-smi -L lists what there is)")]
+    Gpus {
+        /// The GPUs, as they were asked for.
+        list: String,
+        /// How many of them there are.
+        found: usize,
+    },
 }

@@ -41,7 +41,7 @@ const FROM_DAEMON: [&str; 8] = [
 ];
 
 /// The variable that says what a device's number means.
-const DEVICE_ORDER: &str = "CUDA_DEVICE_ORDER";
+pub(crate) const DEVICE_ORDER: &str = "CUDA_DEVICE_ORDER";
 
 /// The variable that selects devices.
 pub(crate) const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";

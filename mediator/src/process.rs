@@ -64,6 +64,9 @@ impl Child {
         let mut command = Command::new(&config.program);
         command.args(&config.program_args).arg(word);
         command.env_clear().envs(environment::of_daemon());
+        if config.pci_order {
+            command.env(environment::DEVICE_ORDER, "PCI_BUS_ID");
+        }
         // The socket is standard input: the one descriptor whose number needs no agreement.
         // In a group of its own, so that a terminal's interrupt reaches the daemon, and the worker through it.
         command.process_group(0);

@@ -61,6 +61,9 @@ pub struct Args {
     /// Who carries calls out: the real GPU, or a device in software
     #[arg(long, value_enum, default_value_t = Executor::Auto)]
     executor: Executor,
+    /// GPUs that the VM gets: indices as nvidia-smi counts them, or UUIDs (GPU-…), e.g. 0 or 0,1; without it every GPU of the host
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = gpu)]
+    gpu: Vec<String>,
     /// Write what this program is, as JSON, and exit
     #[arg(long)]
     print_capabilities: bool,
@@ -125,6 +128,8 @@ pub struct Config {
     pub vram_bytes: Option<u64>,
     /// Who carries calls out.
     pub executor: Executor,
+    /// The GPUs that it gets, by index in PCI order or by UUID; empty = all of them.
+    pub gpus: Vec<String>,
 }
 
 /// Arguments that make no whole.
@@ -136,7 +141,16 @@ pub enum ConfigError {
     /// Nowhere to attach to.
     #[error("one of --socket-path, --fd and --local-socket is needed")]
     NoAttachment,
+    /// GPUs were chosen for a device that has none.
+    #[error("--gpu chooses among real GPUs: leave it out, or use --executor cuda")]
+    GpuOfSoft,
+    /// The same GPU twice.
+    #[error("--gpu names {0} twice")]
+    GpuTwice(String),
 }
+
+/// GPUs of one host, at most.
+const GPUS_MAX: u32 = 64;
 
 /// Longest path of a unix socket in bytes, without the NUL (`sockaddr_un`).
 const SOCKET_PATH_MAX: usize = 107;
@@ -157,6 +171,17 @@ impl TryFrom<Args> for Config {
                 return Err(ConfigError::SocketPath(len));
             }
         }
+        // Somebody who names a GPU does not want the software device where it is missing.
+        let executor = match (args.executor, args.gpu.is_empty()) {
+            (Executor::Soft, false) => return Err(ConfigError::GpuOfSoft),
+            (Executor::Auto, false) => Executor::Cuda,
+            (executor, _) => executor,
+        };
+        let twice =
+            args.gpu.iter().enumerate().find(|(at, gpu)| args.gpu.iter().take(*at).any(|g| g == *gpu));
+        if let Some((_, gpu)) = twice {
+            return Err(ConfigError::GpuTwice(gpu.clone()));
+        }
         Ok(Self {
             attachment,
             vm_id: args.vm_id,
@@ -167,7 +192,8 @@ impl TryFrom<Args> for Config {
                 Priority::High => regs::PRIORITY_HIGH,
             },
             vram_bytes: args.vram,
-            executor: args.executor,
+            executor,
+            gpus: args.gpu,
         })
     }
 }
@@ -183,6 +209,20 @@ pub fn capabilities() -> String {
     let carriers = r#"["vhost-user-fs-pci","vhost-user-test-device-pci"]"#;
     let (version, abi) = (env!("CARGO_PKG_VERSION"), pci_layout::ABI_VERSION);
     format!(r#"{{"type":"vgpu","features":[],"carriers":{carriers},"version":"{version}","abi":{abi}}}"#)
+}
+
+/// A GPU: an index, or a UUID as nvidia-smi -L writes it.
+fn gpu(text: &str) -> Result<String, String> {
+    let index =
+        text.parse::<u32>().is_ok_and(|index| index < GPUS_MAX) && text.bytes().all(|b| b.is_ascii_digit());
+    let uuid = text.strip_prefix("GPU-").is_some_and(|rest| {
+        (8..=36).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    });
+    if index || uuid {
+        Ok(text.to_owned())
+    } else {
+        Err("a GPU is an index or a UUID (nvidia-smi -L lists both)".into())
+    }
 }
 
 fn pool(text: &str) -> Result<char, String> {
@@ -229,8 +269,21 @@ mod tests {
             priority: regs::PRIORITY_HIGH,
             vram_bytes: Some(16 << 30),
             executor: Executor::Soft,
+            gpus: Vec::new(),
         };
         assert_eq!(config(line), Ok(expected));
+    }
+
+    #[test]
+    fn gpus_are_named_by_index_or_uuid() {
+        let one = config("--fd 3 --gpu 0").unwrap();
+        assert_eq!((one.gpus, one.executor), (vec!["0".to_owned()], Executor::Cuda));
+        let two = config("--fd 3 --executor cuda --gpu 1,GPU-8f6b3b1a-1c2d-3e4f-5a6b-7c8d9e0f1a2b").unwrap();
+        assert_eq!(two.gpus, ["1", "GPU-8f6b3b1a-1c2d-3e4f-5a6b-7c8d9e0f1a2b"]);
+        for wrong in ["", "-1", "+1", "a", "GPU-", "GPU-12345678;x", "0,,1", "64", "0,0"] {
+            assert!(config(&format!("--fd 3 --gpu={wrong}")).is_err(), "{wrong}");
+        }
+        assert!(config("--fd 3 --executor soft --gpu 0").unwrap_err().contains("--executor cuda"));
     }
 
     #[test]

@@ -67,6 +67,10 @@ impl Joint {
         let pool = u8::try_from(config.pool).map_err(|_| StartError::Config("pool"))?;
         let events = Arc::new(ToDevice::default());
         let vm = Vm::start(vm_config(config), events.clone())?;
+        let (asked, found) = (config.gpus.len(), usize::try_from(vm.device_count()).unwrap_or(usize::MAX));
+        if asked != 0 && asked != found {
+            return Err(StartError::Gpus { list: config.gpus.join(","), found });
+        }
         let joined = Arc::new(Joined {
             info: vm.info().to_vec(),
             capabilities: vm.capabilities(),
@@ -119,6 +123,7 @@ impl Joint {
 }
 
 fn vm_config(config: &Config) -> VmConfig {
+    let defaults = VmConfig::new(config.vm_id);
     VmConfig {
         pool: config.pool,
         priority: config.priority,
@@ -128,7 +133,12 @@ fn vm_config(config: &Config) -> VmConfig {
             Executor::Cuda => ExecutorKind::Cuda,
             Executor::Soft => ExecutorKind::Soft,
         },
-        ..VmConfig::new(config.vm_id)
+        visible_devices: match config.gpus[..] {
+            [] => defaults.visible_devices,
+            _ => Some(config.gpus.join(",")),
+        },
+        pci_order: !config.gpus.is_empty(),
+        ..defaults
     }
 }
 

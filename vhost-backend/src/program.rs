@@ -18,8 +18,9 @@ use crate::local;
 use crate::socket::Listener;
 use crate::watch;
 
-/// How long guests have to close their sessions when the daemon is asked to end.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long guests have to close their sessions when the daemon is asked to end. A busy guest on a busy host takes its time, and one
+/// that comes too late waits for its driver's patience.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Runs the program that the command line asks for.
 pub fn main() -> ExitCode {
