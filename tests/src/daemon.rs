@@ -16,7 +16,7 @@ const TAIL_LINES: usize = 20;
 /// How a totals line begins.
 const TOTALS: &str = "calls processed:";
 /// How long a daemon may take to listen, to write its totals, and to end.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A daemon of its own for a test, with its log.
 pub struct Daemon {

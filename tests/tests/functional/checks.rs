@@ -8,7 +8,7 @@ use whole_stack::place::{Place, Started, kill_here, wait_gone};
 /// A process's worker and its memory are gone so soon after the process.
 const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// A process that has ended is out of the daemon's books so soon: the guest's kernel tells the daemon when it closes its files.
-const CLOSED_LIMIT: Duration = Duration::from_secs(5);
+const CLOSED_LIMIT: Duration = Duration::from_secs(20);
 /// Where the software executor's device memory begins.
 const DEVICE_MEMORY: &str = "2a0000000000";
 /// A driver's answer to a call of a process without a worker.
@@ -84,10 +84,11 @@ fn api(place: &Place) -> Result<()> {
 
 /// Two processes at once on data that differ, each with its own session, at the same addresses.
 fn two_processes(place: &Place) -> Result<()> {
-    let open = total(place, "sessions_open")?;
+    // Sessions of processes that have just ended may still be there.
+    place.wait_for_total("sessions_open", 0, CLOSED_LIMIT)?;
     let first = bystander(place, 1)?;
     let second = bystander(place, 100)?;
-    ensure!(total(place, "sessions_open")? == open + 2, "two processes are not two sessions");
+    ensure!(total(place, "sessions_open")? == 2, "two processes are not two sessions");
     place.check("compute rounds 1000 40")?;
     dismiss(first)?;
     dismiss(second)
@@ -112,7 +113,7 @@ fn killed_process(place: &Place) -> Result<()> {
         let worker = place.worker_of(process)?;
         place.kill(process)?;
         wait_gone(worker, GONE_LIMIT).with_context(|| format!("the worker of a killed process ({line})"))?;
-        place.wait_for_total("sessions_open", 1, GONE_LIMIT).with_context(|| line.to_owned())?;
+        place.wait_for_total("sessions_open", 1, CLOSED_LIMIT).with_context(|| line.to_owned())?;
         if child != 0 {
             place.kill(child)?;
         }
@@ -163,7 +164,7 @@ fn killed_worker(place: &Place) -> Result<()> {
         kill_here(place.worker_of(process)?)?;
         let said = victim.check()?;
         ensure!(said.contains(UNKNOWN), "{said}");
-        ensure!(total(place, "sessions_died")? == died + 1, "the daemon has not seen its worker die");
+        place.wait_for_total("sessions_died", died + 1, CLOSED_LIMIT).context("the worker's death")?;
         place.check("compute rounds 5 2")?;
     }
     dismiss(beside)

@@ -18,7 +18,7 @@ fn unloads_when_unused(attach: Attach) -> Result<()> {
     ensure!(!left.said(guest)?.contains("ended"), "the program was disturbed: {}", left.said(guest)?);
     guest.run("killall lifecycle").check()?;
     // The last file is closed with the process; a moment later the module is free.
-    scene::within(Duration::from_secs(10), "rmmod after the program", || {
+    scene::within(Duration::from_secs(40), "rmmod after the program", || {
         Ok(guest.run("rmmod vgpu").output()?.success().then_some(()))
     })?;
     ensure!(!guest.run("test -e /dev/vgpu").output()?.success(), "the node is still there");

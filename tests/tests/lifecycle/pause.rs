@@ -65,10 +65,10 @@ fn endless_work_ends(attach: Attach) -> Result<()> {
     scene::qmp(&vm.guest, "stop")?;
     let took = begin.elapsed();
     note(attach, &format!("stop with an endless kernel took {:.1} s", took.as_secs_f32()));
-    ensure!(took > Duration::from_secs(9) && took < Duration::from_secs(15), "stop took {took:?}");
+    ensure!(took > Duration::from_secs(9) && took < Duration::from_secs(25), "stop took {took:?}");
     ensure!(vm.daemon.totals()?.get("sessions_died") == Some(1));
     scene::qmp(&vm.guest, "cont")?;
-    let said = left.wait(&vm.guest, Duration::from_secs(10))?;
+    let said = left.wait(&vm.guest, Duration::from_secs(40))?;
     ensure!(said.contains("cuCtxSynchronize failed"), "{said}");
     note(attach, &said);
     scene::check(&vm, &["small"])?;

@@ -54,7 +54,7 @@ fn nothing_is_overwritten(attach: Attach, work: &str, how: Reset) -> Result<()> 
     ensure!(!vm.daemon.children().contains(&worker), "worker {worker} serves the past");
     scene::gone(&[worker], Duration::from_millis(1))?;
     scene::check(&vm, &["small"])?;
-    let said = canary.wait(&vm.guest, Duration::from_secs(60))?;
+    let said = canary.wait(&vm.guest, Duration::from_secs(120))?;
     ensure!(said.contains("unchanged"), "{said}");
     let was = if alive { "idle until the driver was loaded" } else { "gone before the driver was loaded" };
     note(attach, &format!("{work}: the old worker was {was}; {said}"));

@@ -87,7 +87,7 @@ pub fn load(guest: &Guest) -> Result<()> {
 
 /// Waits until the device has answered the driver's greeting.
 pub fn ready(guest: &Guest) -> Result<()> {
-    within(Duration::from_secs(20), "the driver becomes ready", || {
+    within(Duration::from_secs(60), "the driver becomes ready", || {
         Ok(guest.run("dmesg").check()?.text().contains("ready: capabilities").then_some(()))
     })
 }
@@ -113,7 +113,7 @@ pub fn gone(workers: &[i32], limit: Duration) -> Result<()> {
 
 /// Waits until the daemon has no session: a program's last one is closed a moment after its end.
 pub fn no_sessions(daemon: &Daemon) -> Result<()> {
-    within(Duration::from_secs(5), "the last session ends", || {
+    within(Duration::from_secs(20), "the last session ends", || {
         Ok((daemon.totals()?.get("sessions_open") == Some(0)).then_some(()))
     })
 }
@@ -188,7 +188,7 @@ pub fn panic(guest: &Guest) -> Result<()> {
     let before = panics();
     // Held until then: dropping it would kill it before it has written.
     let _running = guest.run("echo c >/proc/sysrq-trigger").spawn()?;
-    within(Duration::from_secs(30), "the guest panics", || Ok((panics() > before).then_some(())))
+    within(Duration::from_secs(60), "the guest panics", || Ok((panics() > before).then_some(())))
 }
 
 /// What a test has found, on its output: `cargo test -- --nocapture` shows it.

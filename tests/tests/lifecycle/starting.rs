@@ -47,12 +47,12 @@ fn refusal(boot: Boot) -> Result<String> {
     Ok(said.unwrap_or(&text).trim().to_owned())
 }
 
-/// Boots, loads the module, runs a program; what module and program said.
-fn tries(boot: Boot, wait_s: u32) -> Result<String> {
+/// Boots, loads the module, waits until the driver says something like `words`, runs a program; what module and program said.
+fn tries(boot: Boot, words: &str) -> Result<String> {
     let guest = boot.start()?;
     let script = format!(
-        "insmod {MODULE}; sleep {wait_s}; dmesg | grep vgpu; ls /dev/vgpu; timeout 30 {PROGRAMS}/lifecycle small; \
-         echo status $?"
+        "insmod {MODULE}; for i in $(seq 20); do dmesg | grep -q '{words}' && break; sleep 1; done; \
+         dmesg | grep vgpu; ls /dev/vgpu; timeout 60 {PROGRAMS}/lifecycle small; echo status $?"
     );
     let output = guest.run(&format!("({script}) 2>&1")).check()?.text();
     ensure!(guest.process().exited().is_none(), "QEMU ended");
@@ -102,7 +102,10 @@ fn a_chardev_that_reconnects_is_refused() {
 fn says_what_memory_must_be(attach: Attach) -> Result<()> {
     let place = Place::new()?;
     let daemon = place.daemon()?;
-    let said = tries(guest(attach, &place)?.machine(|machine| machine.shared_memory = false), 5)?;
+    let said = tries(
+        guest(attach, &place)?.machine(|machine| machine.shared_memory = false),
+        "has not greeted back",
+    )?;
     note(attach, &format!("no share=on: {said}"));
     ensure!(said.contains("has not greeted back") && said.contains("CUDA_ERROR_SYSTEM_NOT_READY"), "{said}");
     ensure!(!said.contains("status 0"), "{said}");
@@ -194,11 +197,12 @@ fn odd_arguments_work_or_say_why() {
         let boot = raw_guest(want, &place, device, "").unwrap();
         match then {
             Then::Works => {
-                let said = tries(boot, 1).unwrap();
+                let said = tries(boot, "ready: capabilities").unwrap();
                 assert!(said.contains("small: right"), "{device}: {said}");
             }
             Then::Guest(words) => {
-                let said = tries(boot, 1).unwrap();
+                // What the driver says of a device that it leaves alone, it says while it is loaded.
+                let said = tries(boot, "").unwrap();
                 assert!(said.contains(words) && !said.contains("status 0"), "{device}: {said}");
             }
             Then::Qemu(words) => {
