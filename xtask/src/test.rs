@@ -21,6 +21,9 @@ pub(crate) struct Test {
 /// The crate of the whole-stack tests, and the machine room's own, which boots guests as well.
 const STACK: [&str; 2] = ["whole-stack", "harness"];
 
+/// Guests at once, at most: each takes a gigabyte of memory.
+const GUESTS_MAX: usize = 4;
+
 /// The ring's parking, run by the model checker in every order that memory may show. Another kind of build, so it has a folder of its
 /// own.
 fn loom() -> std::process::Command {
@@ -50,8 +53,11 @@ impl Test {
                 command.args(["--package", name]);
             }
             command.args(&self.filter);
-            // A guest has two CPUs and so has the smallest machine that runs this: one guest at a time.
-            command.args(["--", "--test-threads=1"]);
+            // Most of their time guests boot or wait: as many at a time as there are processors. What wants the machine for itself
+            // sees to that (tests/tests/functional).
+            let guests =
+                std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(GUESTS_MAX);
+            command.args(["--", &format!("--test-threads={guests}")]);
             return crate::run(command);
         }
         Ok(ExitCode::SUCCESS)

@@ -39,6 +39,7 @@ fn virtiofsd(folder: &Path, socket: &Path) -> Result<std::process::Child> {
 }
 
 fn check(series: Series) -> Result<()> {
+    let _alone = crate::alone();
     let folder = tempfile::tempdir()?;
     let shared = folder.path().join("shared");
     std::fs::create_dir(&shared)?;

@@ -7,7 +7,7 @@ mod checks;
 mod file_system;
 mod vms;
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
 use harness::wheels::Toolkit;
@@ -20,7 +20,14 @@ fn stack() -> &'static Stack {
     STACK.get_or_init(|| Stack::build(Profile::Dev, Toolkit::Cuda13).unwrap_or_else(|e| panic!("{e:?}")))
 }
 
+/// One test at a time: some say how soon something is gone, which a guest beside them would spoil.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn on_this_host(check: fn(&Place) -> Result<()>) {
+    let _alone = alone();
     let (daemon, local) = stack().start_local(&[]).unwrap();
     let place = Place::Local(daemon, local);
     check(&place).unwrap_or_else(|e| panic!("{e:?}"));

@@ -9,13 +9,14 @@ use whole_stack::place::Place;
 use whole_stack::vm::{Attach, USER};
 
 use crate::checks::{CHECKS, Check};
-use crate::stack;
+use crate::{alone, stack};
 
 const VM_CHECKS: &[Check] =
     &[("paused", paused), ("paused_without_rest", paused_without_rest), ("ordinary_user", ordinary_user)];
 
 /// Boots a guest and makes every check in it; the failures of all of them together.
 fn every_check(series: Series, attach: Attach) {
+    let _alone = alone();
     let place = Place::Vm(Box::new(stack().boot(series, attach).unwrap_or_else(|e| panic!("{e:?}"))));
     let mut failures = Vec::new();
     for (name, check) in CHECKS.iter().chain(VM_CHECKS) {
