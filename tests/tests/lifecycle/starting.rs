@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::guest::Boot;
+use harness::guest::{Boot, Guest};
 use harness::kernel::Series;
 use harness::qemu::{Attachment, Want};
 use whole_stack::vm::{Attach, MODULE, PROGRAMS};
@@ -49,7 +49,11 @@ fn refusal(boot: Boot) -> Result<String> {
 
 /// Boots, loads the module, waits until the driver says something like `words`, runs a program; what module and program said.
 fn tries(boot: Boot, words: &str) -> Result<String> {
-    let guest = boot.start()?;
+    tried(&boot.start()?, words)
+}
+
+/// The same in a guest that has booted.
+fn tried(guest: &Guest, words: &str) -> Result<String> {
     let script = format!(
         "insmod {MODULE}; for i in $(seq 20); do dmesg | grep -q '{words}' && break; sleep 1; done; \
          dmesg | grep vgpu; ls /dev/vgpu; timeout 60 {PROGRAMS}/lifecycle small; echo status $?"
@@ -102,10 +106,9 @@ fn a_chardev_that_reconnects_is_refused() {
 fn says_what_memory_must_be(attach: Attach) -> Result<()> {
     let place = Place::new()?;
     let daemon = place.daemon()?;
-    let said = tries(
-        guest(attach, &place)?.machine(|machine| machine.shared_memory = false),
-        "has not greeted back",
-    )?;
+    // It stays until the daemon has had its say.
+    let guest = guest(attach, &place)?.machine(|machine| machine.shared_memory = false).start()?;
+    let said = tried(&guest, "has not greeted back")?;
     note(attach, &format!("no share=on: {said}"));
     ensure!(said.contains("has not greeted back") && said.contains("CUDA_ERROR_SYSTEM_NOT_READY"), "{said}");
     ensure!(!said.contains("status 0"), "{said}");
