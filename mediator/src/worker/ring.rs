@@ -24,6 +24,19 @@ const LOGGED_ERRORS_MAX: u32 = 100;
 const SPIN_HARD: Duration = Duration::from_micros(10);
 /// Polling is never cut below this, however often it was in vain.
 const SPIN_MIN: Duration = Duration::from_micros(5);
+/// Frames that come with gaps of up to this many times the usual limit (1 ms) are a steady stream: it is polled for through the gaps,
+/// since each park in it would cost the guest a doorbell.
+const SPIN_GROWTH: u32 = 20;
+
+/// How long to poll next time, after `spin` was in vain and the ring then slept for `parked`.
+fn next_spin(spin: Duration, longest: Duration, parked: Duration) -> Duration {
+    let most = longest.saturating_mul(SPIN_GROWTH);
+    if parked <= most {
+        spin.max(longest).saturating_mul(2).min(most)
+    } else {
+        spin.checked_div(2).unwrap_or(SPIN_MIN).max(SPIN_MIN.min(longest))
+    }
+}
 
 /// What the session's threads share.
 pub(super) struct State<H> {
@@ -219,7 +232,7 @@ struct RingWorker<'a, H: CallHandler> {
     turn: Turn,
     thread: H::Thread,
     reply: Vec<u8>,
-    /// How long to poll an empty ring: shorter after it was in vain, the full time again after it was not.
+    /// How long to poll an empty ring: shorter after it was in vain, the full time or more after it was not.
     spin: Duration,
     /// What was told last.
     sticky: u32,
@@ -299,7 +312,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         let ring = self.ring;
         let awaited = || ring.view.has_data() || ring.draining.load(Ordering::SeqCst);
         if self.state.spin.poll(self.spin, awaited) {
-            self.spin = self.state.spin.longest;
+            self.spin = self.spin.max(self.state.spin.longest);
             return;
         }
         ring.parked.store(true, Ordering::SeqCst);
@@ -310,12 +323,29 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 std::thread::park();
             }
             self.consumer.cancel_park();
-            self.spin = if start.elapsed() <= self.state.spin.longest {
-                self.state.spin.longest
-            } else {
-                self.spin.checked_div(2).unwrap_or(SPIN_MIN).max(SPIN_MIN.min(self.state.spin.longest))
-            };
+            self.spin = next_spin(self.spin, self.state.spin.longest, start.elapsed());
         }
         ring.parked.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_in_a_stream_are_polled_through_and_silence_is_not() {
+        let us = Duration::from_micros;
+        let longest = us(50);
+        let mut spin = us(5);
+        for _ in 0..8 {
+            spin = next_spin(spin, longest, us(300));
+        }
+        assert_eq!(spin, us(1000), "a stream with gaps of 0.3 ms");
+        for _ in 0..12 {
+            spin = next_spin(spin, longest, Duration::from_secs(1));
+        }
+        assert_eq!(spin, SPIN_MIN, "calls once a second");
+        assert_eq!(next_spin(us(0), us(0), us(10)), us(0), "polling is switched off");
     }
 }
