@@ -199,16 +199,23 @@ impl Results {
 
 fn machine(header: &Value) -> String {
     let changed = header.pointer("/bundle/changed").and_then(Value::as_bool).unwrap_or(false);
+    let known = |path: &str, otherwise| {
+        Some(text(header, path)).filter(|t| !t.is_empty()).unwrap_or(otherwise).to_owned()
+    };
+    let packages = header.get("packages").and_then(Value::as_object).into_iter().flatten();
+    let packages: String = packages
+        .map(|(name, version)| format!(", {name} {}", version.as_str().unwrap_or_default()))
+        .collect();
     format!(
-        "{}: {}; {}, {} cores, Linux {}; nvcc {}; executor {}; of commit {}{}.",
-        text(header, "/date"),
-        text(header, "/machine/gpu"),
-        text(header, "/machine/cpu"),
+        "{}: {}; {}, {} cores, Linux {}; nvcc {}{packages}; executor {}; commit {}{}.",
+        known("/date", "no date"),
+        known("/machine/gpu", "no GPU"),
+        known("/machine/cpu", "unknown"),
         header.pointer("/machine/cores").and_then(Value::as_u64).unwrap_or_default(),
-        text(header, "/machine/kernel"),
-        Some(text(header, "/machine/nvcc")).filter(|v| !v.is_empty()).unwrap_or("none"),
-        text(header, "/executor"),
-        Some(text(header, "/bundle/commit")).filter(|v| !v.is_empty()).unwrap_or("unknown"),
+        known("/machine/kernel", "unknown"),
+        known("/machine/nvcc", "none"),
+        known("/executor", "unknown"),
+        known("/bundle/commit", "unknown"),
         if changed { " with changes" } else { "" },
     )
 }
@@ -295,6 +302,10 @@ fn one(row: &Value) -> [String; 4] {
     let difference = row.pointer("/difference/0").and_then(Value::as_str).unwrap_or_default();
     let mut notes: Vec<String> =
         [reason, difference].iter().filter(|n| !n.is_empty()).map(|n| shortened(n)).collect();
+    let unsteady = row.get("unsteady").and_then(Value::as_array).map_or(0, Vec::len);
+    if unsteady > 0 {
+        notes.push(format!("left out: {unsteady} lines that the native program does not say the same twice"));
+    }
     notes.extend(deferred(row));
     [side("native"), side("ours"), same.to_owned(), cell(&notes.join("; "))]
 }
@@ -340,7 +351,7 @@ fn figures(number: f64) -> String {
 mod tests {
     use super::*;
 
-    const FILE: &str = r#"{"header": {"date": "2026-01-02", "transport": "local", "executor": "cuda", "machine": {"gpu": "A GPU, 580", "cpu": "A CPU", "cores": 16, "kernel": "6.1", "nvcc": "13.0"}, "bundle": {"commit": "abc"}}}
+    const FILE: &str = r#"{"header": {"date": "2026-01-02", "transport": "local", "executor": "cuda", "machine": {"gpu": "A GPU, 580", "cpu": "A CPU", "cores": 16, "kernel": "6.1", "nvcc": "13.0"}, "packages": {"torch": "2.11"}, "bundle": {"commit": "abc"}}}
 {"program": "parity/x", "transport": "local", "case": "a", "native": {"status": "ok"}, "ours": {"status": "ok"}, "same": true}
 {"program": "parity/x", "transport": "local", "case": "b", "native": {"status": "ok"}, "ours": {"status": "died: SIGSEGV"}, "same": false}
 {"summary": "parity/x", "deferred_errors": 2}
@@ -364,7 +375,7 @@ mod tests {
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(
             lines[0],
-            "2026-01-02: A GPU, 580; A CPU, 16 cores, Linux 6.1; nvcc 13.0; executor cuda; of commit abc."
+            "2026-01-02: A GPU, 580; A CPU, 16 cores, Linux 6.1; nvcc 13.0, torch 2.11; executor cuda; commit abc."
         );
         assert_eq!(
             lines[1],

@@ -16,8 +16,8 @@
 #include "kernels_ptx.h"
 
 #define CHECK(call) do { CUresult r_ = (call); if (r_) { fprintf(stderr, "%s: %d\n", #call, (int)r_); exit(1); } } while (0)
-/* What may be refused is left out, and the fact that it was is said. */
-#define CAN(name, call) ({ CUresult r_ = (call); if (r_) printf("%s: refused with %d\n", name, (int)r_); r_ == 0; })
+/* What may be refused is left out, and that it was is said: that is for the programs of tests/parity to compare. */
+#define CAN(name, call) ({ CUresult r_ = (call); if (r_) printf("note: %s is refused with %d\n", name, (int)r_); r_ == 0; })
 
 static CUdevice device;
 static CUcontext context;

@@ -1,4 +1,5 @@
-// What kernels can do that the compiler or the driver has to set up for them.
+// What kernels can do that the compiler or the driver has to set up for them. With -DMANAGED a variable that host and device share as
+// well: one such makes every kernel of the program wait for managed memory.
 #include <cstdint>
 #include <cstdio>
 #include <cooperative_groups.h>
@@ -9,7 +10,10 @@ namespace cg = cooperative_groups;
 #define R(call) (printf("%s = %s\n", #call, cudaGetErrorName(call)), fflush(stdout))
 
 __device__ unsigned long long total;
+#ifdef MANAGED
 __managed__ int shared_with_host = 3;
+__global__ void use_managed() { shared_with_host *= 7; }
+#endif
 __constant__ int table[256];
 
 struct Shape {
@@ -84,8 +88,6 @@ __global__ void deep(int n, int *out)
     out[threadIdx.x] = at;
 }
 
-__global__ void use_managed() { shared_with_host *= 7; }
-
 template <typename T> static void show(const char *name, const T *device, int n, const char *format)
 {
     T host[256];
@@ -145,8 +147,14 @@ int main()
     deep<<<1, 128>>>(5, ints);
     R(cudaDeviceSynchronize());
     show("deep", ints, 128, " %d");
+#ifdef MANAGED
     use_managed<<<1, 1>>>();
     R(cudaDeviceSynchronize());
     printf("managed %d\n", shared_with_host);
+    shared_with_host = 5;
+    use_managed<<<1, 1>>>();
+    R(cudaDeviceSynchronize());
+    printf("managed %d\n", shared_with_host);
+#endif
     return 0;
 }

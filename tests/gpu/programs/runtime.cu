@@ -91,7 +91,7 @@ static void device()
         cudaError_t e = cudaDeviceGetAttribute(&v, (cudaDeviceAttr)a, 0);
         printf("attribute %d: %s %d\n", a, result(e), v);
     }
-    int least, greatest;
+    int least = 0, greatest = 0;
     R(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     printf("priorities %d %d\n", least, greatest);
     for (int l = 0; l < 8; l++) {
@@ -122,7 +122,7 @@ static void memory()
     R(cudaMemcpyAsync(pinned, d, n * sizeof(float), cudaMemcpyDefault, 0));
     R(cudaDeviceSynchronize());
     printf("pinned %016llx\n", (unsigned long long)sum(pinned, n * sizeof(float)));
-    cudaPointerAttributes a;
+    cudaPointerAttributes a = {};
     R(cudaPointerGetAttributes(&a, pinned));
     printf("type %d, device pointer is the pointer: %d\n", (int)a.type, a.devicePointer == pinned);
     R(cudaPointerGetAttributes(&a, d));
@@ -138,10 +138,10 @@ static void memory()
     printf("2D %016llx\n", (unsigned long long)sum(plain.data(), plain.size()));
     R(cudaFree(pitched));
     R(cudaMemcpyToSymbol(factors, host.data(), 16));
-    float back[4];
+    float back[4] = {};
     R(cudaMemcpyFromSymbol(back, factors, 16));
     printf("constants %g %g %g %g\n", back[0], back[1], back[2], back[3]);
-    size_t size;
+    size_t size = 0;
     R(cudaGetSymbolSize(&size, counter));
     printf("symbol %zu\n", size);
     R(cudaFree(d));
@@ -221,7 +221,7 @@ static void streams()
         });
     for (auto &t : threads)
         t.join();
-    int total;
+    int total = 0;
     R(cudaMemcpyFromSymbol(&total, counter, 4));
     printf("counted %d\n", total);
     R(cudaEventDestroy(begin));
@@ -235,8 +235,8 @@ static void streams()
 static void graphs()
 {
     cudaStream_t s;
-    cudaGraph_t g;
-    cudaGraphExec_t e;
+    cudaGraph_t g = nullptr;
+    cudaGraphExec_t e = nullptr;
     float *x;
     std::vector<float> host(1024);
     NEED(cudaMalloc(&x, 4096));
@@ -305,7 +305,7 @@ static void textures()
 
 static void functions()
 {
-    cudaFuncAttributes a;
+    cudaFuncAttributes a = {};
     R(cudaFuncGetAttributes(&a, shared_sum));
     printf("shared %zu constant %zu local %zu threads %d registers %d binary %d dynamic %d\n", a.sharedSizeBytes, a.constSizeBytes,
         a.localSizeBytes, a.maxThreadsPerBlock, a.numRegs, a.binaryVersion, a.maxDynamicSharedSizeBytes);

@@ -1,6 +1,6 @@
 """Triton: kernels compiled here and loaded as machine code, autotuning, tensor descriptors (TMA), launch hooks."""
 
-from common import attempt, digest, fact, skip
+from common import attempt, digest, skip
 
 try:
     import torch
@@ -121,15 +121,18 @@ def main():
         return of(counts)
 
     attempt("many launches", many)
-    kernel = add.warmup(torch.float32, torch.float32, torch.float32, 1000, BLOCK=256, grid=(1,))
-    attempt("about a kernel", lambda: (kernel.metadata.shared, kernel.metadata.num_warps))
+
+    def about():
+        kernel = add.warmup(torch.float32, torch.float32, torch.float32, 1000, BLOCK=256, grid=(1,))
+        return kernel.metadata.shared, kernel.metadata.num_warps
+
+    attempt("about a kernel", about)
 
     def timed():
         return triton.testing.do_bench(lambda: a @ b, warmup=5, rep=10) > 0
 
     attempt("benchmark", timed)
-    properties = triton.runtime.driver.active.utils.get_device_properties(0)
-    fact("properties", sorted(properties.items()))
+    attempt("properties", lambda: sorted(triton.runtime.driver.active.utils.get_device_properties(0).items()))
 
 
 main()

@@ -1,7 +1,6 @@
 """Runs one process with a time limit, and takes everything that it started along when it has to go."""
 
 import os
-import resource
 import signal
 import subprocess
 import tempfile
@@ -34,11 +33,6 @@ class Ended:
     @staticmethod
     def from_json(value):
         return Ended(value["status"], value["seconds"], value["out"], value["err"])
-
-
-def _prepare():
-    # A core of a CUDA process is gigabytes.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _read(file):
@@ -81,7 +75,7 @@ def run(argv, env, limit, cwd=None, silence=None):
         try:
             child = subprocess.Popen(
                 argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                start_new_session=True, preexec_fn=_prepare,
+                start_new_session=True,
             )
         except OSError as error:
             return Ended("not run", 0.0, "", f"{argv[0]}: {error.strerror}")

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -91,10 +92,13 @@ def _run(options, root, work):
     if options.row_limit:
         for row in chosen:
             row.limit = min(row.limit, options.row_limit)
+    # A core of a CUDA process is gigabytes.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     record = Record(options.out, "local")
     record.write({"header": {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "executor": options.executor,
-        "transport": "local", "machine": gpu.describe(), "bundle": _manifest(root), "rows": [row.name for row in chosen],
+        "transport": "local", "machine": gpu.describe(), "bundle": _manifest(root), "packages": place.packages(),
+        "rows": [row.name for row in chosen],
     }})
     before = gpu.memory_used_mib()
     # nvcc takes seconds a file: while the daemon starts and the first rows run.
@@ -103,7 +107,7 @@ def _run(options, root, work):
     daemon = None
     if not options.native_only:
         record.say("starting the daemon")
-        env = place.environment({})
+        env = place.native({})
         daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log")
     workers = len(daemon.workers()) if daemon else 0
     images.join()

@@ -56,6 +56,17 @@ class Place:
         for folder in (self.build, self.caches, self.images):
             os.makedirs(folder, exist_ok=True)
 
+    def packages(self):
+        """The versions of what the Python programs use."""
+        program = (
+            "import importlib.metadata as m\n"
+            "for n in ('torch', 'triton', 'transformers', 'cupy-cuda13x', 'jax', 'numba-cuda', 'nvidia-nccl-cu13', 'nvidia-cudnn-cu13'):\n"
+            "    try: print(n, m.version(n))\n"
+            "    except m.PackageNotFoundError: pass\n"
+        )
+        ended = execute.run([self.python, "-c", program], dict(os.environ), 20.0)
+        return dict(line.split() for line in ended.out.splitlines() if len(line.split()) == 2)
+
     def words(self, argv):
         """The words of a row with their places filled in."""
         names = {"python": self.python, "programs": self.programs, "build": self.build, "root": self.root, "work": self.work}
@@ -74,7 +85,7 @@ class Place:
             VGPU_IMAGES=self.images, VGPU_BUILD=self.build, VGPU_ROOT=self.root, VGPU_WORK=self.work,
             PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", TOKENIZERS_PARALLELISM="false",
             HF_HUB_OFFLINE="1", CUBLAS_WORKSPACE_CONFIG=":4096:8", XLA_PYTHON_CLIENT_PREALLOCATE="false",
-            XLA_FLAGS="--xla_gpu_deterministic_ops=true", TF_CPP_MIN_LOG_LEVEL="2",
+            TF_CPP_MIN_LOG_LEVEL="2", PYTHONUTF8="1",
         )
         for name in ("VGPU_TRANSPORT", "VGPU_SOCKET"):
             env.pop(name, None)

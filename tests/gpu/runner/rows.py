@@ -43,7 +43,7 @@ def parity(place):
 
 
 def _nvcc(stem, *, arguments=(), shared=False, name=None, flags=(), shows=""):
-    output = stem + ("-shared" if shared else "-static")
+    output = name.replace("/", "-") if name else stem + ("-shared" if shared else "-static")
     return Row(
         name=name or "nvcc/" + output, argv=["{build}/" + output, *arguments], phase=CHEAP, limit=40.0, shows=shows,
         build=[(stem + ".cu", output, "nvcc", ["-cudart", "shared" if shared else "static", *flags])],
@@ -67,6 +67,7 @@ def programs():
         _nvcc("runtime", shows="libcudart linked in: streams, events, copies, managed memory, textures, graphs, printf, errors"),
         _nvcc("runtime", shared=True, shows="the same with libcudart.so"),
         _nvcc("kernels", name="nvcc/kernels", flags=["-std=c++17"], shows="atomics, shuffles, cooperative groups, constant memory, device malloc"),
+        _nvcc("kernels", name="nvcc/managed", flags=["-std=c++17", "-DMANAGED"], shows="the same with a managed variable"),
         _python("processes/20-in-a-row", "processes.py", "row", "20", phase=CHEAP, limit=60.0, build=[ONCE]),
         _python("processes/4-at-once", "processes.py", "once", "4", phase=CHEAP, limit=40.0, build=[ONCE]),
         _python("processes/killed", "processes.py", "killed", "3", phase=CHEAP, limit=40.0, build=[ONCE]),
