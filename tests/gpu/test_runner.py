@@ -11,7 +11,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from runner import compare, daemon, execute, main, parity, record, rows, schedule  # noqa: E402
+from runner import compare, daemon, execute, main, parity, record, rows, schedule, task  # noqa: E402
 
 
 class Comparing(unittest.TestCase):
@@ -172,6 +172,89 @@ class Counting(unittest.TestCase):
         self.assertEqual(main._shard("2/3"), (2, 3))
         with self.assertRaises(main.argparse.ArgumentTypeError):
             main._shard("4/3")
+
+
+class FakePlace:
+    """Both sides are this machine's Python, which is told which side it is."""
+
+    shim = "/shim"
+
+    def words(self, argv):
+        return argv
+
+    def native(self, extra):
+        return {**os.environ, **extra, "SIDE": "native"}
+
+    def ours(self, extra):
+        return {**os.environ, **extra, "SIDE": "ours"}
+
+
+class FakeDaemon:
+    def __init__(self):
+        self.log, self.count = [], 0
+
+    def totals(self):
+        self.count += 1
+        return {"sessions_opened": self.count, "posted_errors": 0, "sessions_died": 0}
+
+    def loud(self, begin):
+        return self.log[begin:]
+
+    def alive(self):
+        return True
+
+
+class Rows(unittest.TestCase):
+    def result(self, program, rounds=1, **options):
+        """What a row of this Python program has to say."""
+        written = []
+        kept = types.SimpleNamespace(row=lambda row, **value: written.append(value))
+        context = types.SimpleNamespace(
+            place=FakePlace(), record=kept, cache=options.get("cache", record.Cache(None)), daemon=FakeDaemon(), native=True,
+            ours_only=options.get("ours_only", False), clock=schedule.Clock(60), overlap=schedule.Overlap())
+        row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0)
+        task.run(row, context)
+        self.assertEqual(len(written), 1)
+        return written[0]
+
+    def test_the_same(self):
+        value = self.result("print('fact'); print('note: ' + side); print('time: t\\t%d\\tms' % len(side))", rounds=2)
+        self.assertIs(value["same"], True)
+        self.assertEqual((value["native"]["status"], value["ours"]["status"], value["deferred_errors"]), ("ok", "ok", 0))
+        self.assertEqual(value["timing"], [{"name": "t", "unit": "ms", "native": 6.0, "ours": 4.0, "ratio": 0.6667}])
+
+    def test_a_difference(self):
+        value = self.result("print('a'); print(side)")
+        self.assertIs(value["same"], False)
+        self.assertEqual(value["difference"], ["native: native", "ours:   ours"])
+
+    def test_what_the_native_program_does_not_say_twice_is_no_difference(self):
+        value = self.result("print('a'); print(os.urandom(8).hex())")
+        self.assertIs(value["same"], True)
+        self.assertEqual(len(value["unsteady"]), 1)
+
+    def test_a_failure_of_ours(self):
+        value = self.result("import sys; print('a'); sys.exit('it failed' if side == 'ours' else 0)")
+        self.assertIs(value["same"], False)
+        self.assertEqual((value["ours"]["status"], value["said"]), ("failed: exit 1", "it failed\n"))
+
+    def test_a_failure_of_the_native_one_says_nothing_of_ours(self):
+        value = self.result("import sys; sys.exit('it failed')")
+        self.assertEqual((value["same"], value["reason"]), ("not run", "natively: failed: exit 1"))
+
+    def test_what_is_missing_is_not_run(self):
+        value = self.result("import sys; print('no such package'); sys.exit(77)")
+        self.assertEqual((value["same"], value["reason"], value.get("ours")), ("not run", "no such package", None))
+
+    def test_a_program_with_the_native_library_proves_nothing(self):
+        value = self.result("print('note: libcuda /usr/lib/libcuda.so.1')")
+        self.assertEqual((value["same"], value["ours"]["status"]), (False, "wrong library"))
+
+    def test_earlier_native_results_are_enough(self):
+        cache = record.Cache(None)
+        cache.put("row", [execute.Ended("ok", 1.0, "ours\n", "").as_json()])
+        self.assertIs(self.result("print(side)", cache=cache, ours_only=True)["same"], True)
+        self.assertEqual(self.result("print(side)", ours_only=True)["same"], "not run")
 
 
 if __name__ == "__main__":

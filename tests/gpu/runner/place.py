@@ -11,7 +11,7 @@ from . import execute, gpu
 
 # Beside what a bundle has: where CUDA's header may be.
 HEADERS = ["/usr/local/cuda/include", "/opt/cuda/include"]
-COMPILER_LIMIT = 180.0
+COMPILER_LIMIT = 90.0
 
 
 class Missing(Exception):
