@@ -93,12 +93,7 @@ pub fn build(toolkit: Toolkit, libcuda: &Path) -> Result<Programs> {
     let folder = store("programs").join(format!("{toolkit:?}").to_lowercase());
     fs::create_dir_all(&folder)?;
     let _lock = harness::cache::lock(&folder.join("build"))?;
-    let kernels = fs::read_to_string(sources.join("kernels.cu"))?;
-    let ptx = nvrtc::compile(toolkit, &kernels, ARCHITECTURE, &[])?;
-    let mut terminated = ptx.clone().into_bytes();
-    terminated.push(0);
-    write_if_new(&folder.join("kernels_ptx.h"), &c_array("kernels_ptx", &terminated))?;
-    write_if_new(&folder.join("kernels_fatbin.h"), &c_array("kernels_fatbin", &fatbin(&ptx, 80)))?;
+    kernel_headers(toolkit, &folder)?;
 
     let includes = toolkit.include_folders()?;
     let runtime_library = toolkit.runtime_library()?;
@@ -110,6 +105,19 @@ pub fn build(toolkit: Toolkit, libcuda: &Path) -> Result<Programs> {
         }
     }
     Ok(programs)
+}
+
+/// Writes the kernels of `tests/programs/kernels.cu` as C headers into a folder: `kernels_ptx.h` and `kernels_fatbin.h`.
+///
+/// # Errors
+/// As for [`build`].
+pub fn kernel_headers(toolkit: Toolkit, folder: &Path) -> Result<()> {
+    let kernels = fs::read_to_string(repository().join("tests/programs/kernels.cu"))?;
+    let ptx = nvrtc::compile(toolkit, &kernels, ARCHITECTURE, &[])?;
+    let mut terminated = ptx.clone().into_bytes();
+    terminated.push(0);
+    write_if_new(&folder.join("kernels_ptx.h"), &c_array("kernels_ptx", &terminated))?;
+    write_if_new(&folder.join("kernels_fatbin.h"), &c_array("kernels_fatbin", &fatbin(&ptx, 80)))
 }
 
 fn write_if_new(path: &Path, text: &str) -> Result<()> {

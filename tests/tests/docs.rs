@@ -87,7 +87,19 @@ fn tasks() -> BTreeSet<String> {
     let (_, body) = text.split_once("enum Task {").expect("enum Task");
     let (body, _) = body.split_once('}').expect("its end");
     let variants = body.lines().filter_map(|line| line.trim().split_once('('));
-    variants.map(|(name, _)| name.to_lowercase()).collect()
+    variants.map(|(name, _)| kebab(name)).collect()
+}
+
+/// A variant's name as clap makes a subcommand of it.
+fn kebab(name: &str) -> String {
+    let mut word = String::new();
+    for (at, c) in name.chars().enumerate() {
+        if c.is_ascii_uppercase() && at > 0 {
+            word.push('-');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    word
 }
 
 #[test]
@@ -134,7 +146,8 @@ fn tasks_are_tasks() {
     let mut named = BTreeSet::new();
     for (name, page) in pages() {
         for rest in page.split("cargo xtask ").skip(1) {
-            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let word = word.trim_end_matches('-').to_owned();
             if !word.is_empty() {
                 assert!(tasks.contains(&word), "{name}: `cargo xtask {word}` is no task");
                 named.insert(word);
@@ -148,6 +161,7 @@ fn tasks_are_tasks() {
 fn faults_are_found() {
     let folders = folders();
     let fault = |span| fault(span, &folders);
+    assert_eq!((kebab("Demo"), kebab("GpuBundle")), ("demo".to_owned(), "gpu-bundle".to_owned()));
     assert_eq!(fault("mediator/src/lib.rs"), None);
     assert_eq!(fault("mediator/src/vm.rs::kick"), None);
     assert_eq!(fault("guest-driver/kmod/vgpu_queue.c::vgpu_kick"), None);

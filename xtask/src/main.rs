@@ -7,8 +7,11 @@ mod bench;
 mod calls;
 mod demo;
 mod fmt;
+mod gpu_bundle;
+mod gpu_merge;
 mod headers;
 mod lint;
+mod llama;
 mod test;
 mod vm;
 
@@ -35,6 +38,8 @@ enum Task {
     Lint(lint::Lint),
     Headers(headers::Headers),
     Calls(calls::Calls),
+    GpuBundle(gpu_bundle::GpuBundle),
+    GpuMerge(gpu_merge::GpuMerge),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
         Task::Lint(task) => task.run(),
         Task::Headers(task) => task.run(),
         Task::Calls(task) => task.run(),
+        Task::GpuBundle(task) => task.run(),
+        Task::GpuMerge(task) => task.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,0 +1,120 @@
+"""The daemon that carries out the calls of all rows, one for the whole run."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+LISTENS = ": waiting for "
+TOTALS = "calls processed:"
+LIMIT = 30.0
+# Lines of its log that say why something failed.
+LOUD = ("ERROR", "WARN")
+
+
+def parse_totals(line):
+    """`… calls processed: N; name=value name=value …` as a dictionary."""
+    _, _, rest = line.partition(TOTALS)
+    words = rest.replace(";", " ").split()
+    if not words:
+        return {}
+    totals = {"calls": int(words[0])}
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if equals and value.isdigit():
+            totals[name] = int(value)
+    return totals
+
+
+class Daemon:
+    def __init__(self, program, executor, socket, env, log_path=None):
+        self.socket = socket
+        self.log, self.turn = [], threading.Condition()
+        # SIGUSR1 answers whoever asks; two that ask at once would take each other's line.
+        self.asking = threading.Lock()
+        self.keep = open(log_path, "w", encoding="utf-8") if log_path else None
+        env = dict(env)
+        env.setdefault("RUST_LOG", "info,virtio_queue=off")
+        self.child = subprocess.Popen(
+            [program, "--executor", executor, "--local-socket", socket],
+            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            start_new_session=True, text=True, errors="replace",
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        self._wait(LISTENS, 0)
+
+    def _read(self):
+        for line in self.child.stderr:
+            with self.turn:
+                self.log.append(line.rstrip("\n"))
+                self.turn.notify_all()
+            if self.keep:
+                self.keep.write(line)
+                self.keep.flush()
+        with self.turn:
+            self.turn.notify_all()
+
+    def _wait(self, text, begin):
+        until = time.monotonic() + LIMIT
+        with self.turn:
+            while True:
+                for line in self.log[begin:]:
+                    if text in line:
+                        return line
+                left = until - time.monotonic()
+                if left <= 0 or self.child.poll() is not None:
+                    raise RuntimeError("the daemon says nothing of " + text.strip() + "\n" + "\n".join(self.log[-20:]))
+                self.turn.wait(min(left, 0.1))
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def totals(self):
+        """Its totals now, or nothing where it does not answer."""
+        with self.asking:
+            try:
+                begin = len(self.log)
+                os.kill(self.child.pid, signal.SIGUSR1)
+                return parse_totals(self._wait(TOTALS, begin))
+            except (RuntimeError, ProcessLookupError):
+                return {}
+
+    def loud(self, begin):
+        """Warnings and errors since line `begin` of its log."""
+        return [line for line in self.log[begin:] if any(word in line for word in LOUD)]
+
+    def workers(self):
+        """Its child processes: workers of sessions, and those that wait for one."""
+        found = []
+        try:
+            for thread in os.listdir(f"/proc/{self.child.pid}/task"):
+                with open(f"/proc/{self.child.pid}/task/{thread}/children", encoding="ascii") as file:
+                    found += [int(pid) for pid in file.read().split()]
+        except OSError:
+            pass
+        return found
+
+    def settle(self, limit=5.0):
+        """Waits until no session is open; the totals then."""
+        until = time.monotonic() + limit
+        while True:
+            totals = self.totals()
+            if totals.get("sessions_open") == 0 or not totals or time.monotonic() > until:
+                return totals
+            time.sleep(0.05)
+
+    def stop(self):
+        """Ends it. How it ended, and its processes that are left."""
+        workers = self.workers()
+        try:
+            os.kill(self.child.pid, signal.SIGTERM)
+            code = self.child.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            code = self.child.wait()
+        except ProcessLookupError:
+            code = self.child.wait()
+        time.sleep(0.1)
+        return {"exit": code, "workers_left": [pid for pid in workers if os.path.exists(f"/proc/{pid}")]}

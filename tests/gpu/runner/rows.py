@@ -1,0 +1,109 @@
+"""What there is to run. A row is a program that says facts; a phase is rows that may overlap, or, where each is measured, rows that run
+alone. Within a phase the order is by value for the time."""
+
+import os
+from dataclasses import dataclass, field
+
+# Phases, in order.
+CHEAP, ALONE, HEAVY, ALONE_LAST = range(4)
+MEASURED = (ALONE, ALONE_LAST)
+
+
+@dataclass
+class Row:
+    name: str
+    argv: list
+    phase: int = HEAVY
+    # Source, output, compiler ("cc" or "nvcc") and flags; several where a program needs several.
+    build: list = field(default_factory=list)
+    # Seconds for one run of one side.
+    limit: float = 75.0
+    env: dict = field(default_factory=dict)
+    parity: bool = False
+    # How often each side runs, in turn.
+    rounds: int = 1
+    # Facts that are left out of the comparison are said in the program; what a row shows is said here.
+    shows: str = ""
+
+
+def parity(place):
+    """A row for each C file of tests/parity."""
+    rows = []
+    if os.path.isdir(place.parity):
+        for file in sorted(os.listdir(place.parity)):
+            stem, extension = os.path.splitext(file)
+            if extension == ".c":
+                source = os.path.join(place.parity, file)
+                rows.append(Row(
+                    name="parity/" + stem, argv=["{build}/parity-" + stem], phase=CHEAP, parity=True, limit=60.0,
+                    build=[(source, "parity-" + stem, "cc", ["-I", place.parity])],
+                    shows="each driver call of the chapter: results, contents, errors",
+                ))
+    return rows
+
+
+def _nvcc(stem, *, arguments=(), shared=False, name=None, flags=(), shows=""):
+    output = name.replace("/", "-") if name else stem + ("-shared" if shared else "-static")
+    return Row(
+        name=name or "nvcc/" + output, argv=["{build}/" + output, *arguments], phase=CHEAP, limit=40.0, shows=shows,
+        build=[(stem + ".cu", output, "nvcc", ["-cudart", "shared" if shared else "static", *flags])],
+    )
+
+
+def _python(name, script, *arguments, limit=75.0, env=None, phase=HEAVY, rounds=1, build=(), shows=""):
+    return Row(
+        name=name, argv=["{python}", "{programs}/" + script, *arguments], limit=limit, env=env or {}, phase=phase, rounds=rounds,
+        build=list(build), shows=shows,
+    )
+
+
+ONCE = ("once.c", "once", "cc", [])
+BENCH = ("bench.c", "bench", "cc", [])
+
+
+def programs():
+    torch = lambda case, **more: _python("pytorch/" + case, "pytorch.py", case, **more)  # noqa: E731
+    return [
+        _nvcc("runtime", shows="libcudart linked in: streams, events, copies, managed memory, textures, graphs, printf, errors"),
+        _nvcc("runtime", shared=True, shows="the same with libcudart.so"),
+        _nvcc("kernels", name="nvcc/kernels", flags=["-std=c++17"], shows="atomics, shuffles, cooperative groups, constant memory, device malloc"),
+        _nvcc("kernels", name="nvcc/managed", flags=["-std=c++17", "-DMANAGED"], shows="the same with a managed variable"),
+        _python("processes/20-in-a-row", "processes.py", "row", "20", phase=CHEAP, limit=60.0, build=[ONCE]),
+        _python("processes/4-at-once", "processes.py", "once", "4", phase=CHEAP, limit=40.0, build=[ONCE]),
+        _python("processes/killed", "processes.py", "killed", "3", phase=CHEAP, limit=40.0, build=[ONCE]),
+        Row("timing/driver", ["{build}/bench"], phase=ALONE, build=[BENCH], limit=25.0, rounds=2),
+        Row("timing/start", ["{build}/bench", "start"], phase=ALONE, build=[BENCH], limit=10.0, rounds=5),
+        torch("matmul"),
+        torch("resnet50", shows="5 training steps, losses bit by bit"),
+        torch("gpt2", shows="generation with random weights"),
+        torch("memory", shows="allocator statistics"),
+        torch("graphs", shows="CUDA graphs"),
+        torch("streams", shows="streams, events, pinned copies"),
+        torch("loader", shows="DataLoader with pinned memory and workers"),
+        _python("cupy/arrays", "cupy_arrays.py"),
+        _python("triton/kernels", "triton_kernels.py"),
+        torch("compile", limit=110.0, shows="torch.compile"),
+        torch("expandable", env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, shows="expandable segments"),
+        torch("async", env={"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}, shows="the cudaMallocAsync allocator"),
+        _python("jax/programs", "jax_programs.py"),
+        _python("llama.cpp/generate", "llama.py", limit=90.0, build=[("llama_run.c", "llama_run", "cc", [])]),
+        torch("share", shows="a tensor shared by two processes (CUDA IPC)"),
+        torch("nccl", shows="torch.distributed with NCCL, one rank"),
+        _python("numba/kernels", "numba_kernels.py"),
+        torch("faults", shows="out of memory, a failed assertion in a kernel"),
+        _python("timing/gpt2", "pytorch.py", "tokens", phase=ALONE_LAST, limit=60.0, rounds=1),
+    ]
+
+
+def every(place):
+    return sorted(parity(place) + programs(), key=lambda row: row.phase)
+
+
+def chosen(rows, only, shard):
+    """The rows whose name matches one of the patterns, and of those every n-th, counted from the i-th."""
+    import fnmatch
+
+    if only:
+        rows = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in only)]
+    index, count = shard
+    return [row for n, row in enumerate(rows) if n % count == index - 1]
