@@ -29,6 +29,22 @@ pub(crate) enum Kind<B> {
     Registered { read_only: bool },
     /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
     Mapped { access: i32, _backing: B },
+    /// Memory of a pool, until it is freed.
+    Pooled,
+    /// Memory of a graph: each of the graph's launches allocates it again, at this address. It stays in the map until the driver
+    /// gives the address to something else; until then it is the driver's own reservation, and nothing else can lie there.
+    Graph,
+}
+
+/// What frees a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FreedKind {
+    /// cuMemAlloc's.
+    Device,
+    /// A pool's.
+    Pooled,
+    /// A graph's.
+    Graph,
 }
 
 #[derive(Debug)]
@@ -140,6 +156,55 @@ impl<B> Memory<B> {
             _ => return Err(CUresult::INVALID_VALUE),
         }
         maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// Memory that the driver's stream-ordered allocator gave. A graph that had something there has ended: the driver gives no
+    /// address twice.
+    pub(crate) fn add_pooled(&self, start: u64, len: u64, graph: bool) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        {
+            let mut maps = write(&self.maps);
+            let stale: Vec<u64> = maps
+                .extents
+                .range(..end)
+                .rev()
+                .take_while(|(at, extent)| at.saturating_add(extent.len) > start)
+                .filter(|(_, extent)| matches!(extent.kind, Kind::Graph))
+                .map(|(at, _)| *at)
+                .collect();
+            for at in stale {
+                maps.extents.remove(&at);
+            }
+        }
+        self.add(start, len, if graph { Kind::Graph } else { Kind::Pooled })
+    }
+
+    /// Takes out a pool's memory that starts here; its length.
+    pub(crate) fn remove_pooled(&self, start: u64) -> CuResult<u64> {
+        let mut maps = write(&self.maps);
+        match maps.extents.get(&start) {
+            Some(Extent { kind: Kind::Pooled | Kind::Graph, .. }) => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// What kind of memory that can be freed starts here.
+    pub(crate) fn freed_kind(&self, start: u64) -> CuResult<FreedKind> {
+        match read(&self.maps).extents.get(&start).map(|extent| &extent.kind) {
+            Some(Kind::Device { .. }) => Ok(FreedKind::Device),
+            Some(Kind::Pooled) => Ok(FreedKind::Pooled),
+            Some(Kind::Graph) => Ok(FreedKind::Graph),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
+    }
+
+    /// The address lies in a mapping.
+    pub(crate) fn check_in_mapping(&self, address: u64) -> CuResult<()> {
+        match at(&read(&self.maps).extents, address, |e: &Extent<B>| e.len) {
+            Some((_, Extent { kind: Kind::Mapped { .. }, .. })) => Ok(()),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
     }
 
     /// A context's device memory and variables are gone: how many bytes of the session's share that were.
