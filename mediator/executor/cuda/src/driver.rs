@@ -203,6 +203,7 @@ driver! {
     safe cuDeviceGetMemPool [pool: Raw] (device: i32) [];
     safe cuDeviceSetMemPool [] (device: i32, pool: Raw) [];
     raw cuDeviceGetGraphMemAttribute [] (device: i32, attribute: u32, value: *mut c_void) [];
+    safe cuDeviceGraphMemTrim [] (device: i32) [];
     raw cuMemPoolCreate [pool: Raw] (props: *const CUmemPoolProps) [];
     safe cuMemPoolDestroy [] (pool: Raw) [];
     safe cuMemPoolTrimTo [] (pool: Raw, keep: usize) [];

@@ -137,9 +137,12 @@ impl Cuda {
         let mut charges = lock(&self.charges);
         let known: Vec<Reserve> = charges.bytes.keys().copied().collect();
         for of in known {
-            if trim && let Reserve::Pool(pool) = of {
+            if trim {
                 // What it cannot give back it keeps.
-                let _ = self.driver.cuMemPoolTrimTo(pool, 0);
+                let _ = match of {
+                    Reserve::Pool(pool) => self.driver.cuMemPoolTrimTo(pool, 0),
+                    Reserve::Graphs(device) => self.driver.cuDeviceGraphMemTrim(device),
+                };
             }
             self.settle(&mut charges, of);
         }
@@ -166,7 +169,8 @@ impl Cuda {
                     let used = attribute(self.driver, pool, USED_CURRENT).unwrap_or(u64::MAX);
                     reserved(self.driver, of).unwrap_or(0).saturating_sub(used)
                 }
-                Reserve::Graphs(_) => 0,
+                // What graphs have already serves this one, too: they take turns, or the launch is refused.
+                Reserve::Graphs(_) => reserved(self.driver, of).unwrap_or(0),
             };
             self.left().is_none_or(|left| len <= left.saturating_add(unused))
         };
@@ -187,5 +191,22 @@ impl Cuda {
             self.settle_reserves(true);
         }
         if self.over() { Err(CUresult::OUT_OF_MEMORY) } else { Ok(()) }
+    }
+
+    /// Launches a graph. Its memory is charged for when it has it: while the session has more than its share, no graph that could
+    /// take more is launched.
+    pub(crate) fn launch_charged(&self, launch: impl FnOnce() -> CuResult<()>) -> CuResult<()> {
+        if self.config.memory_bytes.is_none() || !self.memory.has_graph_memory() {
+            return launch();
+        }
+        if self.over() {
+            self.settle_reserves(true);
+        }
+        if self.over() {
+            return Err(CUresult::OUT_OF_MEMORY);
+        }
+        launch()?;
+        self.settle_reserves(false);
+        Ok(())
     }
 }

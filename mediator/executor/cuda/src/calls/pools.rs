@@ -153,14 +153,19 @@ impl Cuda {
         let stream = self.stream(stream)?;
         let pool = if pool.is_null() { None } else { Some(self.pools.get(pool)?) };
         let (status,) = self.driver.cuStreamIsCapturing(stream.raw)?;
-        let captured = status != 0;
+        let capture = match status {
+            0 => None,
+            _ => Some(self.driver.cuStreamGetCaptureInfo_v3(stream.raw)?.1),
+        };
         let reserve = match &pool {
-            _ if captured => Reserve::Graphs(device),
+            _ if capture.is_some() => Reserve::Graphs(device),
             Some(pool) => Reserve::Pool(pool.raw),
             None => Reserve::Pool(self.driver.cuDeviceGetMemPool(device)?.0),
         };
         let len = size as u64;
-        self.check_room(reserve, len)?;
+        // A graph takes its memory when it is launched: all of it has to fit.
+        let before = capture.map_or(0, |capture| self.memory.graph_bytes(capture));
+        self.check_room(reserve, before.saturating_add(len))?;
         // Small allocations share blocks, also with what is to be avoided: a whole block is asked for then.
         let ask_for = if avoid.is_empty() { size } else { size.max(BLOCK_BYTES) };
         let ask = || {
@@ -173,18 +178,17 @@ impl Cuda {
         // SAFETY: an allocation of the driver's that is in no map, or was just taken out of it.
         let give_back = |at| unsafe { self.driver.cuMemFreeAsync(at, stream.raw) };
         let at = placed(&avoid, len, ask, give_back)?;
-        self.memory.add_pooled(at, len, captured).inspect_err(|_| {
+        self.memory.add_pooled(at, len, capture).inspect_err(|_| {
             let _ = give_back(at);
         })?;
-        // A graph takes its memory when it is launched.
         if let Err(error) = self.charge_reserve(reserve)
-            && !captured
+            && capture.is_none()
         {
             self.memory.remove_pooled(at)?;
             give_back(at)?;
             return Err(error);
         }
-        Ok((at, u32::from(captured)))
+        Ok((at, u32::from(capture.is_some())))
     }
 
     pub(crate) fn free_in_stream(&self, dptr: CUdeviceptr, stream: CUstream) -> CuResult<()> {
@@ -197,7 +201,7 @@ impl Cuda {
                 let len = self.memory.remove_pooled(dptr)?;
                 // Refused (in a capture, say), it is what it was.
                 free().inspect_err(|_| {
-                    let _ = self.memory.add_pooled(dptr, len, false);
+                    let _ = self.memory.add_pooled(dptr, len, None);
                 })
             }
             FreedKind::Device => {
@@ -225,7 +229,7 @@ impl Cuda {
             FreedKind::Pooled => {
                 let len = self.memory.remove_pooled(dptr)?;
                 free().inspect_err(|_| {
-                    let _ = self.memory.add_pooled(dptr, len, false);
+                    let _ = self.memory.add_pooled(dptr, len, None);
                 })
             }
             FreedKind::Device => Err(CUresult::INVALID_VALUE),
