@@ -271,6 +271,7 @@ pub unsafe fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
         let start = p as u64;
         match process.ranges.find(start) {
             Some(r) if r.start == start && matches!(r.kind, RangeKind::HostRegistered(_)) => {}
+            Some(r) if matches!(r.kind, RangeKind::HostRegistered(_)) => return Err(CUresult::INVALID_VALUE),
             _ => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
         }
         let range = process.ranges.remove(start).ok_or(CUresult::HOST_MEMORY_NOT_REGISTERED)?;
@@ -304,6 +305,7 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
         let value = match initialised()?.ranges.find(p as u64).map(|r| r.kind) {
             // Under unified addressing all of it is portable and mapped.
             Some(RangeKind::HostAlloc(f)) => f | 3,
+            Some(RangeKind::HostRegistered(_)) => 3,
             _ => return Err(CUresult::INVALID_VALUE),
         };
         // SAFETY: not NULL; room by CUDA's contract.
