@@ -8,7 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used)]
 
 use crate::Call;
-use crate::calls::{copy, entry, event, launch, stream};
+use crate::calls::{copy, entry, event, launch, stream, virtual_memory};
 use crate::types::{CUevent, CUstream, Handle};
 use crate::wire::{Reader, take_all};
 
@@ -60,6 +60,7 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         copy cuMemsetD8Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD16Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD32Async (_, _, _, s) => Place::Stream(s, None);
+        virtual_memory cuMemFreeAsync (_, s) => Place::Stream(s, None);
         copy cuMemcpyHtoD_v2 _ => Place::Legacy;
         copy cuMemcpyDtoD_v2 _ => Place::Legacy;
         copy cuMemsetD8_v2 _ => Place::Legacy;

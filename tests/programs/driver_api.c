@@ -1,5 +1,6 @@
 /*
- * The driver API: vector add, saxpy, a tiled matrix product, a reduction with atomics; results checked against the CPU.
+ * The driver API: vector add, saxpy, a tiled matrix product, a reduction with atomics; results checked against the CPU. And memory of
+ * other kinds: of pools, mapped piece by piece, managed.
  * Linked against libcuda.so.1 by its ordinary name.
  */
 #include <cuda.h>
@@ -139,6 +140,89 @@ static void reduction(int n)
     free(in);
 }
 
+/* Adds 3 to `n` numbers that lie on the device, and looks at them. */
+static void add_three(const char *where, CUdeviceptr at, int n, CUstream stream)
+{
+    int *numbers = allocate(n * 4), three = 3;
+    for (int i = 0; i < n; i++)
+        numbers[i] = i;
+    CHECK(cuMemcpyHtoDAsync(at, numbers, n * 4, stream));
+    void *params[] = {&at, &three, &n};
+    CHECK(cuLaunchKernel(function("add_to_all"), (n + 255) / 256, 1, 1, 256, 1, 1, 0, stream, params, 0));
+    CHECK(cuMemcpyDtoHAsync(numbers, at, n * 4, stream));
+    CHECK(cuStreamSynchronize(stream));
+    for (int i = 0; i < n; i++)
+        if (numbers[i] != i + 3)
+            FAIL("%s: element %d is %d, not %d", where, i, numbers[i], i + 3);
+    printf("%s: %d elements right\n", where, n);
+    free(numbers);
+}
+
+static void pooled(int n)
+{
+    CUstream stream;
+    CUmemoryPool pool, of;
+    CUdevice device;
+    CUdeviceptr p, q;
+    CHECK(cuCtxGetDevice(&device));
+    CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    CHECK(cuDeviceGetDefaultMemPool(&pool, device));
+    for (int round = 0; round < 3; round++) {
+        CHECK(cuMemAllocAsync(&p, n * 4, stream));
+        CHECK(cuMemAllocFromPoolAsync(&q, 100, pool, stream));
+        CHECK(cuPointerGetAttribute(&of, CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE, q));
+        EXPECT(of == pool);
+        add_three("pool", p, n, stream);
+        CHECK(cuMemFreeAsync(p, stream));
+        CHECK(cuMemFreeAsync(q, stream));
+        EXPECT(cuMemFreeAsync(q, stream) == CUDA_ERROR_INVALID_VALUE);
+    }
+    CHECK(cuStreamDestroy(stream));
+}
+
+/* As PyTorch and llama.cpp grow their pools: one range of addresses, memory mapped piece by piece. */
+static void mapped(void)
+{
+    const size_t piece = 2 << 20, pieces = 4;
+    CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE}};
+    CUmemAccessDesc access = {.location = prop.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    CUmemGenericAllocationHandle handle, again;
+    CUdeviceptr at;
+    CHECK(cuMemAddressReserve(&at, 16 * piece, 0, 0, 0));
+    for (size_t i = 0; i < pieces; i++) {
+        CHECK(cuMemCreate(&handle, piece, &prop, 0));
+        CHECK(cuMemMap(at + i * piece, piece, 0, handle, 0));
+        CHECK(cuMemRetainAllocationHandle(&again, (void *)(uintptr_t)(at + i * piece + 5)));
+        EXPECT(again == handle);
+        CHECK(cuMemRelease(handle));
+        CHECK(cuMemRelease(again));
+    }
+    CHECK(cuMemSetAccess(at, pieces * piece, &access, 1));
+    add_three("mapped", at, (int)(pieces * piece / 4), 0);
+    EXPECT(cuMemsetD8(at, 0, pieces * piece + 1) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(cuMemUnmap(at, pieces * piece));
+    CHECK(cuMemAddressFree(at, 16 * piece));
+}
+
+static void managed(int n)
+{
+    CUdeviceptr p;
+    int five = 5, is_managed = 0;
+    CHECK(cuMemAllocManaged(&p, n * 4, CU_MEM_ATTACH_GLOBAL));
+    CHECK(cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, p));
+    EXPECT(is_managed == 1);
+    add_three("managed", p, n, 0);
+    int *host = (int *)(uintptr_t)p;
+    for (int i = 0; i < n; i++)
+        host[i] = -i;
+    void *params[] = {&p, &five, &n};
+    CHECK(cuLaunchKernel(function("add_to_all"), (n + 255) / 256, 1, 1, 256, 1, 1, 0, 0, params, 0));
+    CHECK(cuCtxSynchronize());
+    for (int i = 0; i < n; i++)
+        EXPECT(host[i] == 5 - i);
+    CHECK(cuMemFree(p));
+}
+
 int main(void)
 {
     CUdevice device;
@@ -164,6 +248,9 @@ int main(void)
     saxpy(65536);
     matmul(50);
     reduction(100000);
+    pooled(50000);
+    mapped();
+    managed(5000);
 
     CHECK(cuCtxSynchronize());
     CHECK(cuModuleUnload(module));

@@ -43,6 +43,9 @@ cuda_api_macros::calls! { memory;
     /// What an address is, several questions at once.
     0x0521 local "guest-driver/libcuda/src/pointer.rs"
         fn cuPointerGetAttributes(numAttributes: u32, attributes: *const u32, data: *mut *mut core::ffi::c_void, ptr: CUdeviceptr);
+    /// Sets what an address is asked to do: to keep synchronous operations on it synchronous (SYNC_MEMOPS).
+    0x0522 local "guest-driver/libcuda/src/pointer.rs"
+        fn cuPointerSetAttribute(value: *const core::ffi::c_void, attribute: u32, ptr: CUdeviceptr);
 
     // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
     0x0580 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemAlloc;
@@ -53,7 +56,4 @@ cuda_api_macros::calls! { memory;
     0x0585 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemGetInfo;
     0x0586 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemHostGetDevicePointer;
     0x0587 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemHostRegister;
-
-    // Refused: this pointer attribute operation is not carried.
-    0x0588 refused "this pointer attribute operation is not carried" fn cuPointerSetAttribute;
 }

@@ -22,7 +22,10 @@ pub mod attribute {
     pub const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
     pub const COMPUTE_CAPABILITY_MINOR: i32 = 76;
     pub const MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: i32 = 97;
+    pub const MANAGED_MEMORY: i32 = 83;
+    pub const CONCURRENT_MANAGED_ACCESS: i32 = 89;
     pub const HOST_REGISTER_SUPPORTED: i32 = 99;
+    pub const MEMORY_POOLS_SUPPORTED: i32 = 115;
     /// The highest attribute that CUDA 13.0 knows.
     pub const LAST: i32 = 147;
 }
@@ -72,4 +75,5 @@ pub mod pointer_attribute {
     pub const MAPPING_SIZE: u32 = 18;
     pub const MAPPING_BASE_ADDR: u32 = 19;
     pub const MEMORY_BLOCK_ID: u32 = 20;
+    pub const IS_HW_DECOMPRESS_CAPABLE: u32 = 21;
 }

@@ -71,6 +71,24 @@ pods! {
         pub flags: i32,
     }
 
+    /// CUmemPoolProps (88 bytes).
+    pub struct CUmemPoolProps {
+        /// CUmemAllocationType.
+        pub kind: i32,
+        /// CUmemAllocationHandleType.
+        pub handle_types: i32,
+        /// Where its memory lies.
+        pub location: CUmemLocation,
+        /// Windows only.
+        pub win32_security_attributes: u64,
+        /// Bytes at most, 0 for the driver's own limit.
+        pub max_size: u64,
+        /// What its memory is for.
+        pub usage: u16,
+        /// Zero.
+        pub reserved: [u8; 54],
+    }
+
     /// CUgraphExecUpdateResultInfo.
     pub struct CUgraphExecUpdateResultInfo {
         /// CUgraphExecUpdateResult.

@@ -20,6 +20,11 @@ static CAPTURES: AtomicU32 = AtomicU32::new(0);
 
 const CAPTURE_STATUS_NONE: u32 = 0;
 
+/// Some stream of the process may be being captured.
+pub fn any() -> bool {
+    CAPTURES.load(Ordering::Acquire) != 0
+}
+
 fn check_stream(stream: CUstream) -> CuResult<()> {
     initialised()?.objects.check(stream)
 }

@@ -19,7 +19,20 @@ impl PerThread for CUstream {
 macro_rules! unchanged {
     ($($t:ty),+) => { $( impl PerThread for $t { fn per_thread(self) -> Self { self } } )+ };
 }
-unchanged!(u8, u16, u32, u64, i32, usize, CUevent, CUfunction, CUgraph, CUgraphExec);
+unchanged!(
+    u8,
+    u16,
+    u32,
+    u64,
+    i32,
+    usize,
+    CUevent,
+    CUfunction,
+    CUgraph,
+    CUgraphExec,
+    CUmemLocation,
+    CUmemoryPool
+);
 impl<T> PerThread for *const T {
     fn per_thread(self) -> Self {
         self
@@ -127,9 +140,11 @@ mod custom {
     pub use crate::host_memory::*;
     pub use crate::launch::*;
     pub use crate::library::*;
+    pub use crate::managed::*;
     pub use crate::memory::*;
     pub use crate::module::*;
     pub use crate::pointer::*;
+    pub use crate::pools::*;
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
     pub use crate::stream::*;
     pub use crate::tensor_map::*;

@@ -366,6 +366,6 @@ impl Guest for Gate {
 
     #[inline]
     fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<bool> {
-        initialised()?.ranges.check(start, len, access)
+        initialised()?.ranges.check_settling(start, len, access)
     }
 }

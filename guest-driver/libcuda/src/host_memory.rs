@@ -120,7 +120,7 @@ fn pin(
 
 /// Takes a range that is no longer among the process's back from the worker. Where that fails it is the process's again, as it was,
 /// unless the session is over: then nobody else has it.
-fn unpin(process: &Process, range: Range) -> CuResult<()> {
+pub(crate) fn unpin(process: &Process, range: Range) -> CuResult<()> {
     let told = gate::call_in::<row::cuMemHostUnregister>(CUcontext(range.context), (range.start,));
     let over = matches!(process.session.state(), SessionState::Dead(_));
     if let (Err(error), false) = (told, over) {
@@ -136,7 +136,7 @@ fn unpin(process: &Process, range: Range) -> CuResult<()> {
         return Err(crate::process::control_failure(&error));
     }
     match range.kind {
-        RangeKind::HostAlloc(_) => {
+        RangeKind::HostAlloc(_) | RangeKind::Managed(_) => {
             process.session.free_shared(range.start as usize).map_err(|e| area_failure(&e))?;
             let bytes = range.len.checked_next_multiple_of(PAGE).ok_or(CUresult::UNKNOWN)?;
             lock(&process.pinned).give_back(range.start, bytes);
@@ -164,6 +164,18 @@ fn host_alloc(to: *mut *mut c_void, len: usize, flags: u32) -> CuResult<()> {
         unsafe { to.write(std::ptr::null_mut()) };
         return Ok(());
     }
+    // Write-combined (4) is about the processor's cache, and the number means I/O memory to a registration.
+    let start = allocate(process, len, RangeKind::HostAlloc(flags), flags & REGISTER_PORTABLE_AND_MAPPED)?;
+    // SAFETY: not NULL; room for a pointer by CUDA's contract.
+    unsafe { to.write(start as *mut c_void) };
+    Ok(())
+}
+
+/// Host memory of this library's own in the window, pinned and mapped in the worker at the same address.
+///
+/// # Errors
+/// CUDA_ERROR_OUT_OF_MEMORY, and what pinning answers.
+pub(crate) fn allocate(process: &Process, len: usize, kind: RangeKind, register_flags: u32) -> CuResult<u64> {
     let bytes = (len as u64).checked_next_multiple_of(PAGE).ok_or(CUresult::OUT_OF_MEMORY)?;
     let start = loop {
         let start = lock(&process.pinned).take(bytes).ok_or(CUresult::OUT_OF_MEMORY)?;
@@ -177,18 +189,12 @@ fn host_alloc(to: *mut *mut c_void, len: usize, flags: u32) -> CuResult<()> {
             }
         }
     };
-    // Write-combined (4) is about the processor's cache, and the number means I/O memory to a registration.
-    let register_flags = flags & REGISTER_PORTABLE_AND_MAPPED;
-    if let Err(error) =
-        pin(process, start, len as u64, (start, bytes), RangeKind::HostAlloc(flags), register_flags)
-    {
+    if let Err(error) = pin(process, start, len as u64, (start, bytes), kind, register_flags) {
         process.session.free_shared(start as usize).map_err(|e| area_failure(&e))?;
         lock(&process.pinned).give_back(start, bytes);
         return Err(error);
     }
-    // SAFETY: not NULL; room for a pointer by CUDA's contract.
-    unsafe { to.write(start as *mut c_void) };
-    Ok(())
+    Ok(start)
 }
 
 /// cuMemHostAlloc.
@@ -265,6 +271,7 @@ pub unsafe fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
         let start = p as u64;
         match process.ranges.find(start) {
             Some(r) if r.start == start && matches!(r.kind, RangeKind::HostRegistered(_)) => {}
+            Some(r) if matches!(r.kind, RangeKind::HostRegistered(_)) => return Err(CUresult::INVALID_VALUE),
             _ => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
         }
         let range = process.ranges.remove(start).ok_or(CUresult::HOST_MEMORY_NOT_REGISTERED)?;
@@ -298,6 +305,7 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
         let value = match initialised()?.ranges.find(p as u64).map(|r| r.kind) {
             // Under unified addressing all of it is portable and mapped.
             Some(RangeKind::HostAlloc(f)) => f | 3,
+            Some(RangeKind::HostRegistered(_)) => 3,
             _ => return Err(CUresult::INVALID_VALUE),
         };
         // SAFETY: not NULL; room by CUDA's contract.

@@ -107,15 +107,21 @@ pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
         if dptr == 0 {
             return Ok(());
         }
-        match process.ranges.find(dptr) {
-            Some(r) if r.start == dptr && r.kind == RangeKind::Device => {}
+        match process.ranges.find(dptr).filter(|r| r.start == dptr).map(|r| r.kind) {
+            Some(RangeKind::Device | RangeKind::Pooled) => {}
+            Some(RangeKind::Managed(_)) => return crate::managed::free(process, dptr),
+            // A graph's memory comes back with the graph's next launch: the range stays known.
+            Some(RangeKind::Graph) => return gate::call::<row::cuMemFree_v2>((dptr,)),
             _ => return Err(CUresult::INVALID_VALUE),
         }
         // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
         // The driver may refuse (during a capture …): then it is allocated as before.
         gate::call::<row::cuMemFree_v2>((dptr,)).inspect_err(|_| process.ranges.restore(range))?;
-        process.reservations.release(range.start, range.len);
+        // A pool's addresses stay reserved: it gives them out again.
+        if range.kind == RangeKind::Device {
+            process.reservations.release(range.start, range.len);
+        }
         Ok(())
     })())
 }

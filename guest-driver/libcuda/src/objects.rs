@@ -208,9 +208,9 @@ pub struct Objects {
     /// Graph nodes; the host names them, so none is known here.
     pub graph_nodes: Table<Owned>,
     /// Memory pools.
-    pub pools: Table<Owned>,
+    pub pools: Table<crate::pools::PoolRecord>,
     /// Physical allocations.
-    pub allocations: Table<Owned>,
+    pub allocations: Table<crate::virtual_memory::AllocationRecord>,
 }
 
 impl Default for Objects {
@@ -239,8 +239,6 @@ impl Objects {
             HandleKind::Graph => Some(&self.graphs),
             HandleKind::GraphExec => Some(&self.graph_execs),
             HandleKind::GraphNode => Some(&self.graph_nodes),
-            HandleKind::MemPool => Some(&self.pools),
-            HandleKind::Allocation => Some(&self.allocations),
             _ => None,
         }
     }
@@ -262,6 +260,8 @@ impl Objects {
             HandleKind::Function => self.functions.is_live(raw) || self.kernels.is_live(raw),
             HandleKind::Kernel => self.kernels.is_live(raw),
             HandleKind::Stream => self.streams.is_live(raw),
+            HandleKind::MemPool => self.pools.is_live(raw),
+            HandleKind::Allocation => self.allocations.is_live(raw),
             kind => self.plain(kind).is_some_and(|t| t.is_live(raw)),
         };
         if live { Ok(()) } else { Err(H::INVALID) }

@@ -6,7 +6,7 @@ use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUdeviceptr, pointer_attribute as attr};
 use cuda_api::{CUresult, CuResult};
 
-use crate::process::initialised;
+use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
 
 const MEMORY_TYPE_HOST: u32 = 1;
@@ -17,48 +17,86 @@ const ACCESS_READ: u32 = 1;
 /// What cuPointerGetAttributes says of the device of memory that is none of CUDA's (CU_DEVICE_INVALID).
 const DEVICE_INVALID: i32 = -2;
 
-/// A value and the bytes it is written in.
+/// The driver maps device memory in pieces of this size …
+const DEVICE_MAPPING_BYTES: u64 = 2 << 20;
+/// … and a pool's in pieces of this.
+const POOL_MAPPING_BYTES: u64 = 32 << 20;
+
+/// A value and the bytes it is written in, as driver 580 writes it: what the documentation calls a boolean is an int.
 enum Value {
     Word(u64),
     Half(u32),
-    Byte(u8),
+    /// CUDA_POINTER_ATTRIBUTE_P2P_TOKENS: a word and a half, 0 without GPUDirect.
+    Tokens,
 }
 
-fn value(range: &Range, address: u64, attribute: u32) -> CuResult<Value> {
+/// The whole pieces of this size that a range lies in: first address and length.
+fn pieces(range: &Range, piece: u64) -> (u64, u64) {
+    let first = range.start / piece * piece;
+    let end = (range.start + range.len).checked_next_multiple_of(piece).unwrap_or(u64::MAX);
+    (first, end - first)
+}
+
+/// What the driver has mapped around a range.
+fn mapping(range: &Range) -> (u64, u64) {
+    match range.kind {
+        RangeKind::Device | RangeKind::Variable => pieces(range, DEVICE_MAPPING_BYTES),
+        RangeKind::Pooled | RangeKind::Graph => pieces(range, POOL_MAPPING_BYTES),
+        _ => (range.start, range.len),
+    }
+}
+
+fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuResult<Value> {
     let host = range.kind.is_host();
+    // Managed memory is a device's, although the host has it, too.
+    let device = !host || matches!(range.kind, RangeKind::Managed(_));
     Ok(match attribute {
         attr::CONTEXT => Value::Word(range.context),
-        attr::MEMORY_TYPE => Value::Half(if host { MEMORY_TYPE_HOST } else { MEMORY_TYPE_DEVICE }),
-        attr::DEVICE_POINTER => Value::Word(address),
+        attr::MEMORY_TYPE => Value::Half(if device { MEMORY_TYPE_DEVICE } else { MEMORY_TYPE_HOST }),
+        attr::DEVICE_POINTER if range.kind != RangeKind::Mapped(0) => Value::Word(address),
         attr::HOST_POINTER if host => Value::Word(address),
-        attr::SYNC_MEMOPS => Value::Byte(0),
+        attr::P2P_TOKENS if device => Value::Tokens,
+        attr::SYNC_MEMOPS => Value::Half(u32::from(process.ranges.sync_memops(range.id).unwrap_or(device))),
         attr::BUFFER_ID => Value::Word(range.id),
-        attr::IS_MANAGED => Value::Half(0),
+        attr::IS_MANAGED => Value::Half(u32::from(host && device)),
         attr::DEVICE_ORDINAL => Value::Half(range.device as u32),
-        attr::IS_LEGACY_IPC_CAPABLE | attr::IS_GPU_DIRECT_RDMA_CAPABLE => Value::Byte(0),
+        attr::IS_LEGACY_IPC_CAPABLE | attr::IS_GPU_DIRECT_RDMA_CAPABLE => Value::Half(0),
         attr::RANGE_START_ADDR => Value::Word(range.start),
         attr::RANGE_SIZE => Value::Word(range.len),
-        attr::MAPPED => Value::Byte(u8::from(range.kind != RangeKind::Reserved)),
+        attr::MAPPED => Value::Half(1),
         attr::ALLOWED_HANDLE_TYPES => Value::Word(0),
-        attr::ACCESS_FLAGS => Value::Half(if range.read_only { ACCESS_READ } else { ACCESS_READ_WRITE }),
-        attr::MEMPOOL_HANDLE => Value::Word(0),
-        attr::MAPPING_SIZE => Value::Word(range.len),
-        attr::MAPPING_BASE_ADDR => Value::Word(range.start),
+        attr::ACCESS_FLAGS => Value::Half(match range.kind {
+            RangeKind::Mapped(flags) => u32::from(flags),
+            _ if range.read_only => ACCESS_READ,
+            _ => ACCESS_READ_WRITE,
+        }),
+        attr::MEMPOOL_HANDLE => Value::Word(if range.kind == RangeKind::Pooled { range.owner } else { 0 }),
+        attr::MAPPING_SIZE => Value::Word(mapping(range).1),
+        attr::MAPPING_BASE_ADDR => Value::Word(mapping(range).0),
         attr::MEMORY_BLOCK_ID => Value::Word(range.id),
+        attr::IS_HW_DECOMPRESS_CAPABLE => Value::Half(u32::from(range.kind == RangeKind::Device)),
         _ => return Err(CUresult::INVALID_VALUE),
     })
 }
 
-/// What cuPointerGetAttributes writes for an address that is none of CUDA's.
-fn nothing(attribute: u32) -> Value {
-    match attribute {
+/// What cuPointerGetAttributes writes for an address that is none of CUDA's, or where the address has no such attribute.
+fn nothing(address: u64, known: bool, attribute: u32) -> CuResult<Value> {
+    Ok(match attribute {
         attr::DEVICE_ORDINAL => Value::Half(DEVICE_INVALID as u32),
-        attr::MEMORY_TYPE | attr::IS_MANAGED | attr::ACCESS_FLAGS => Value::Half(0),
-        attr::SYNC_MEMOPS | attr::IS_LEGACY_IPC_CAPABLE | attr::IS_GPU_DIRECT_RDMA_CAPABLE | attr::MAPPED => {
-            Value::Byte(0)
-        }
-        _ => Value::Word(0),
-    }
+        // Memory that CUDA does not know is the host's.
+        attr::HOST_POINTER if !known => Value::Word(address),
+        attr::P2P_TOKENS => Value::Tokens,
+        attr::MEMORY_TYPE
+        | attr::IS_MANAGED
+        | attr::ACCESS_FLAGS
+        | attr::SYNC_MEMOPS
+        | attr::IS_LEGACY_IPC_CAPABLE
+        | attr::IS_GPU_DIRECT_RDMA_CAPABLE
+        | attr::MAPPED
+        | attr::IS_HW_DECOMPRESS_CAPABLE => Value::Half(0),
+        attr::CONTEXT..=attr::IS_HW_DECOMPRESS_CAPABLE => Value::Word(0),
+        _ => return Err(CUresult::INVALID_VALUE),
+    })
 }
 
 /// # Safety
@@ -69,7 +107,7 @@ unsafe fn write(to: *mut c_void, value: Value) {
         match value {
             Value::Word(v) => to.cast::<u64>().write_unaligned(v),
             Value::Half(v) => to.cast::<u32>().write_unaligned(v),
-            Value::Byte(v) => to.cast::<u8>().write(v),
+            Value::Tokens => to.cast::<[u32; 3]>().write_unaligned([0; 3]),
         }
     }
 }
@@ -80,7 +118,7 @@ pub unsafe fn cuPointerGetAttribute(data: *mut c_void, attribute: u32, ptr: CUde
         let process = initialised()?;
         not_null(data)?;
         let range = process.ranges.find(ptr).ok_or(CUresult::INVALID_VALUE)?;
-        let value = value(&range, ptr, attribute)?;
+        let value = value(process, &range, ptr, attribute)?;
         // SAFETY: not NULL; CUDA's contract: room for the attribute.
         unsafe { write(data, value) };
         Ok(())
@@ -103,10 +141,33 @@ pub unsafe fn cuPointerGetAttributes(
             // SAFETY: i < count; CUDA's contract: as many attributes and places.
             let (attribute, to) = unsafe { (attributes.add(i).read(), data.add(i).read()) };
             not_null(to)?;
-            let found = range.and_then(|r| value(&r, ptr, attribute).ok());
+            let found = range.and_then(|r| value(process, &r, ptr, attribute).ok());
+            let told = found.map_or_else(|| nothing(ptr, range.is_some(), attribute), Ok)?;
             // SAFETY: not NULL; CUDA's contract: room for the attribute.
-            unsafe { write(to, found.unwrap_or_else(|| nothing(attribute))) };
+            unsafe { write(to, told) };
         }
+        Ok(())
+    })())
+}
+
+/// cuPointerSetAttribute: SYNC_MEMOPS is what can be set. From then on the calls without a stream that would return before they are
+/// done wait.
+pub unsafe fn cuPointerSetAttribute(value: *const c_void, attribute: u32, ptr: CUdeviceptr) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(value.cast_mut())?;
+        if attribute != attr::SYNC_MEMOPS {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let range = process.ranges.find(ptr).ok_or(CUresult::INVALID_VALUE)?;
+        // SAFETY: not NULL; CUDA's contract: an unsigned int.
+        let on = unsafe { value.cast::<u32>().read_unaligned() } != 0;
+        if on {
+            // What was begun on it before is done when this returns.
+            crate::gate::wait_for(cuda_api::types::STREAM_LEGACY)?;
+        }
+        process.ranges.set_sync_memops(range.id, on);
         Ok(())
     })())
 }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cuda_api::host::Access;
 use cuda_api::{CUresult, CuResult};
@@ -20,16 +20,27 @@ pub enum RangeKind {
     HostAlloc(u32),
     /// Pinned host memory of the application's, with its flags.
     HostRegistered(u32),
-    /// Reserved addresses without memory.
-    Reserved,
+    /// cuMemAllocManaged, with its flags: host memory, pinned like it.
+    Managed(u32),
+    /// Physical memory that is mapped at reserved addresses (its handle is the owner), with who may access it
+    /// (CUmemAccess_flags).
+    Mapped(u8),
+    /// cuMemAllocAsync, from a pool (the owner).
+    Pooled,
+    /// cuMemAllocAsync in a capture: it belongs to a graph, and comes and goes with the graph's launches.
+    Graph,
 }
 
 impl RangeKind {
     /// The application can read and write it with the CPU.
     pub fn is_host(self) -> bool {
-        matches!(self, RangeKind::HostAlloc(_) | RangeKind::HostRegistered(_))
+        matches!(self, RangeKind::HostAlloc(_) | RangeKind::HostRegistered(_) | RangeKind::Managed(_))
     }
 }
+
+/// CU_MEM_ACCESS_FLAGS_PROT_READ and …_READWRITE.
+const ACCESS_READ: u8 = 1;
+const ACCESS_READ_WRITE: u8 = 3;
 
 /// A range and what is known of it.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +67,15 @@ impl Range {
     fn holds(&self, start: u64, len: u64) -> bool {
         start.checked_sub(self.start).and_then(|o| o.checked_add(len)).is_some_and(|end| end <= self.len)
     }
+
+    fn allows(&self, access: Access) -> bool {
+        match (self.kind, access) {
+            (RangeKind::Mapped(flags), Access::Read) => matches!(flags, ACCESS_READ | ACCESS_READ_WRITE),
+            (RangeKind::Mapped(flags), Access::Write) => flags == ACCESS_READ_WRITE,
+            (_, Access::Read) => true,
+            (_, Access::Write) => !self.read_only,
+        }
+    }
 }
 
 /// The ranges of a process.
@@ -65,6 +85,10 @@ pub struct Ranges {
     next_id: AtomicU64,
     /// Grows whenever a range goes: what a thread remembers is good for one epoch.
     epoch: AtomicU64,
+    /// CU_POINTER_ATTRIBUTE_SYNC_MEMOPS where a program has set it, by the range's id.
+    sync_memops: RwLock<BTreeMap<u64, bool>>,
+    /// A program has set it somewhere: almost none does.
+    sync_asked: AtomicBool,
 }
 
 thread_local! {
@@ -79,6 +103,69 @@ impl Ranges {
         let id = range.id;
         self.map.write().unwrap_or_else(|e| e.into_inner()).insert(range.start, range);
         id
+    }
+
+    /// Adds a range of the driver's stream-ordered allocator. What a graph had there is gone: the driver gives no address twice.
+    pub fn insert_pooled(&self, mut range: Range) {
+        range.id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let end = range.start.saturating_add(range.len);
+        let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
+        let stale: Vec<u64> = map
+            .range(..end)
+            .rev()
+            .take_while(|(_, r)| r.start.saturating_add(r.len) > range.start)
+            .filter(|(_, r)| r.kind == RangeKind::Graph)
+            .map(|(start, _)| *start)
+            .collect();
+        for start in stale {
+            map.remove(&start);
+        }
+        map.insert(range.start, range);
+        drop(map);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Who may access the mappings in a range, from now on.
+    pub fn set_access(&self, start: u64, len: u64, flags: u8) {
+        let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
+        for (_, range) in map.range_mut(start..start.saturating_add(len)) {
+            if matches!(range.kind, RangeKind::Mapped(_)) {
+                range.kind = RangeKind::Mapped(flags);
+            }
+        }
+        drop(map);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes away the mappings in a range.
+    pub fn remove_mapped(&self, start: u64, len: u64) -> Vec<Range> {
+        let end = start.saturating_add(len);
+        self.remove_where(|r| matches!(r.kind, RangeKind::Mapped(_)) && r.start >= start && r.start < end)
+    }
+
+    /// Sets CU_POINTER_ATTRIBUTE_SYNC_MEMOPS of a range.
+    pub fn set_sync_memops(&self, id: u64, on: bool) {
+        self.sync_memops.write().unwrap_or_else(|e| e.into_inner()).insert(id, on);
+        self.sync_asked.store(true, Ordering::Release);
+    }
+
+    /// CU_POINTER_ATTRIBUTE_SYNC_MEMOPS of a range, where a program has set it.
+    pub fn sync_memops(&self, id: u64) -> Option<bool> {
+        self.sync_memops.read().unwrap_or_else(|e| e.into_inner()).get(&id).copied()
+    }
+
+    /// As [`Ranges::check`]. True: a synchronous operation on it waits, because it is host memory or a program asked for that.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn check_settling(&self, start: u64, len: u64, access: Access) -> CuResult<bool> {
+        if self.check(start, len, access)? {
+            return Ok(true);
+        }
+        if !self.sync_asked.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        Ok(self.find(start).is_some_and(|r| self.sync_memops(r.id) == Some(true)))
     }
 
     /// Puts a range back that was taken away, with the id it had.
@@ -125,7 +212,7 @@ impl Ranges {
         Some(range)
     }
 
-    /// The whole range lies in one that a call may access so. True: it is host memory.
+    /// The whole range lies in one, or in mappings that follow one another, and a call may access it so. True: it is host memory.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE.
@@ -134,15 +221,41 @@ impl Ranges {
             return Ok(false);
         }
         match self.find(start) {
-            Some(r)
-                if r.holds(start, len)
-                    && r.kind != RangeKind::Reserved
-                    && !(r.read_only && access == Access::Write) =>
-            {
-                Ok(r.kind.is_host())
-            }
+            Some(r) if !r.allows(access) => Err(CUresult::INVALID_VALUE),
+            Some(r) if r.holds(start, len) => Ok(r.kind.is_host()),
+            Some(Range { kind: RangeKind::Mapped(_), .. }) => self.check_mappings(start, len, access),
             _ => Err(CUresult::INVALID_VALUE),
         }
+    }
+
+    /// The range lies in mappings without a gap between them.
+    #[cold]
+    fn check_mappings(&self, start: u64, len: u64, access: Access) -> CuResult<bool> {
+        let end = start.checked_add(len).ok_or(CUresult::INVALID_VALUE)?;
+        let map = self.map.read().unwrap_or_else(|e| e.into_inner());
+        let mut covered = start;
+        let first = map.range(..=start).next_back().map_or(start, |(at, _)| *at);
+        for (at, range) in map.range(first..end) {
+            if *at > covered || !matches!(range.kind, RangeKind::Mapped(_)) || !range.allows(access) {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            covered = range.start + range.len;
+        }
+        if covered >= end { Ok(false) } else { Err(CUresult::INVALID_VALUE) }
+    }
+
+    /// The range is covered by whole mappings.
+    pub fn is_mapped(&self, start: u64, len: u64) -> bool {
+        let Some(end) = start.checked_add(len) else { return false };
+        let map = self.map.read().unwrap_or_else(|e| e.into_inner());
+        let mut covered = start;
+        for (at, range) in map.range(start..end) {
+            if *at != covered || !matches!(range.kind, RangeKind::Mapped(_)) {
+                return false;
+            }
+            covered = range.start + range.len;
+        }
+        len != 0 && covered == end
     }
 
     /// Whether any range overlaps this one.
@@ -215,6 +328,53 @@ mod tests {
         assert_eq!(ranges.check(0x1000, 8, Access::Write), Ok(false));
         assert_eq!(ranges.check(0x2000, 8, Access::Write), Ok(true));
         assert_eq!(ranges.check(0x5000, 0, Access::Write), Ok(false), "no bytes lie nowhere");
+    }
+
+    #[test]
+    fn mappings_that_follow_one_another_are_one_range() {
+        let ranges = Ranges::default();
+        for (start, flags) in [(0x1000, 3), (0x2000, 3), (0x3000, 1), (0x5000, 3)] {
+            ranges.insert(Range { kind: RangeKind::Mapped(flags), ..range(start, 0x1000) });
+        }
+        ranges.insert(range(0x6000, 0x1000));
+        assert_eq!(ranges.check(0x1800, 0x1000, Access::Write), Ok(false));
+        assert_eq!(ranges.check(0x1800, 0x2000, Access::Read), Ok(false));
+        let bad = Err(CUresult::INVALID_VALUE);
+        assert_eq!(ranges.check(0x1800, 0x2000, Access::Write), bad, "the last part may only be read");
+        assert_eq!(ranges.check(0x3800, 0x2000, Access::Read), bad, "a gap");
+        assert_eq!(ranges.check(0x5800, 0x1000, Access::Read), bad, "an allocation follows, not a mapping");
+        assert!(ranges.is_mapped(0x1000, 0x3000));
+        assert!(!ranges.is_mapped(0x1000, 0x800) && !ranges.is_mapped(0x3000, 0x3000));
+        ranges.set_access(0x1000, 0x2000, 0);
+        assert_eq!(ranges.check(0x1000, 1, Access::Read), bad);
+        assert_eq!(ranges.remove_mapped(0x1000, 0x2000).len(), 2);
+        assert_eq!(ranges.check(0x3000, 0x1000, Access::Read), Ok(false));
+    }
+
+    #[test]
+    fn an_address_that_the_driver_gives_anew_is_no_longer_a_graph_s() {
+        let ranges = Ranges::default();
+        ranges.insert_pooled(Range { kind: RangeKind::Graph, ..range(0x1000, 0x1000) });
+        ranges.insert_pooled(Range { kind: RangeKind::Graph, ..range(0x2000, 0x1000) });
+        assert!(ranges.find(0x1800).is_some());
+        ranges.insert_pooled(Range { kind: RangeKind::Pooled, ..range(0x1800, 0x200) });
+        assert_eq!(ranges.find(0x1000).map(|r| r.start), None);
+        assert_eq!(ranges.find(0x1900).map(|r| r.kind), Some(RangeKind::Pooled));
+        assert_eq!(ranges.find(0x2000).map(|r| r.kind), Some(RangeKind::Graph));
+    }
+
+    #[test]
+    fn a_program_can_ask_for_synchronous_operations() {
+        let ranges = Ranges::default();
+        let id = ranges.insert(range(0x1000, 0x100));
+        assert_eq!(ranges.check_settling(0x1000, 8, Access::Write), Ok(false));
+        ranges.set_sync_memops(id, true);
+        assert_eq!(ranges.check_settling(0x1000, 8, Access::Write), Ok(true));
+        ranges.set_sync_memops(id, false);
+        assert_eq!(
+            (ranges.check_settling(0x1000, 8, Access::Write), ranges.sync_memops(id)),
+            (Ok(false), Some(false))
+        );
     }
 
     #[test]

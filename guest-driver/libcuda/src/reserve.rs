@@ -3,7 +3,7 @@
 //!
 //! Reserved in blocks, since the driver packs small allocations; a block is held as long as any allocation touches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -16,6 +16,8 @@ const BLOCK_BYTES: u64 = 2 << 20;
 #[derive(Default)]
 pub struct Reservations {
     blocks: Mutex<BTreeMap<u64, u32>>,
+    /// Blocks that are held for good. Taken before `blocks`.
+    kept: Mutex<BTreeSet<u64>>,
 }
 
 /// The process has something of its own in the range.
@@ -53,6 +55,35 @@ impl Reservations {
         for block in range {
             *blocks.entry(block).or_insert(0) += 1;
         }
+        Ok(())
+    }
+
+    /// Reserves a range for the rest of the process's life. A pool gives the same addresses out again and again, and a free in a
+    /// stream says nothing of when the device is done with the memory.
+    ///
+    /// # Errors
+    /// [`Clash`]; of a range that clashes no block is held that was not before.
+    pub fn keep(&self, start: u64, len: u64) -> Result<(), Clash> {
+        let range = blocks_of(start, len).ok_or(Clash)?;
+        let mut kept = crate::objects::lock(&self.kept);
+        let mut fresh: Vec<Range<u64>> = Vec::new();
+        for block in range.filter(|block| !kept.contains(block)) {
+            match fresh.last_mut() {
+                Some(run) if run.end == block => run.end = block + 1,
+                _ => fresh.push(block..block + 1),
+            }
+        }
+        let bytes = |run: &Range<u64>| (run.start * BLOCK_BYTES, (run.end - run.start) * BLOCK_BYTES);
+        for (i, run) in fresh.iter().enumerate() {
+            let (start, len) = bytes(run);
+            if self.hold(start, len).is_err() {
+                for (start, len) in fresh[..i].iter().map(bytes) {
+                    self.release(start, len);
+                }
+                return Err(Clash);
+            }
+        }
+        kept.extend(fresh.into_iter().flatten());
         Ok(())
     }
 
@@ -167,6 +198,24 @@ mod tests {
         r.release(base + BLOCK_BYTES, 1);
         r.release(base + 4 * BLOCK_BYTES, BLOCK_BYTES);
         assert!(crate::objects::lock(&r.blocks).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_once_and_for_good() {
+        let r = Reservations::default();
+        let base = 0x3c00_0000_0000;
+        let taken = block(base + 3 * BLOCK_BYTES);
+        r.keep(base, 1).unwrap();
+        r.keep(base + 4096, 2 * BLOCK_BYTES).unwrap();
+        assert!(map(&block(base + 2 * BLOCK_BYTES)) == Err(Clash));
+        // An allocation of another kind in the same block comes and goes.
+        r.hold(base, 4096).unwrap();
+        r.release(base, 4096);
+        assert_eq!(map(&block(base)), Err(Clash));
+        map(&taken).unwrap();
+        assert_eq!(r.keep(base + 2 * BLOCK_BYTES, 3 * BLOCK_BYTES), Err(Clash));
+        unmap(&taken);
+        r.keep(base + 2 * BLOCK_BYTES, 3 * BLOCK_BYTES).unwrap();
     }
 
     #[test]

@@ -1,13 +1,116 @@
-//! Reserved addresses of virtual memory management: reserved in this process as well.
+//! Virtual memory management: reserved addresses (reserved in this process as well), physical memory, and what is mapped where. What is
+//! mapped is known here, so that copies and fills are proved as for other memory.
+//!
+//! A handle is counted here: cuMemRetainAllocationHandle gives the same one again, also after its last release, as long as its memory is
+//! mapped somewhere. The worker is told once, when neither a handle nor a mapping holds the memory.
 
-use cuda_api::CUresult;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
 use cuda_api::calls::virtual_memory::row;
-use cuda_api::guest::{finish, not_null};
-use cuda_api::types::CUdeviceptr;
+use cuda_api::guest::{array, finish, not_null};
+use cuda_api::types::{
+    CUdeviceptr, CUmemAccessDesc, CUmemAllocationProp, CUmemGenericAllocationHandle, CUmemLocation,
+};
+use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
-use crate::process::initialised;
+use crate::objects::lock;
+use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
+
+/// CU_MEM_LOCATION_TYPE_DEVICE.
+pub(crate) const LOCATION_DEVICE: i32 = 1;
+/// How often other addresses are asked for before a reservation fails.
+const CLASHES_MAX: usize = 16;
+
+/// What is known of physical memory.
+pub struct AllocationRecord {
+    /// What it was asked for as; the device is the guest's ordinal.
+    prop: CUmemAllocationProp,
+    holders: Mutex<Holders>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holders {
+    handles: u32,
+    mappings: u32,
+}
+
+impl AllocationRecord {
+    /// Counts a mapping, which only a handle can be used for.
+    fn map(&self) -> CuResult<()> {
+        let mut holders = lock(&self.holders);
+        if holders.handles == 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        holders.mappings = holders.mappings.checked_add(1).ok_or(CUresult::OUT_OF_MEMORY)?;
+        Ok(())
+    }
+
+    /// One holder less. True: it was the last.
+    fn less(&self, which: impl FnOnce(&mut Holders) -> &mut u32) -> CuResult<bool> {
+        let mut holders = lock(&self.holders);
+        let count = which(&mut holders);
+        *count = count.checked_sub(1).ok_or(CUresult::INVALID_VALUE)?;
+        Ok(holders.handles == 0 && holders.mappings == 0)
+    }
+}
+
+/// Addresses that this process has reserved: start → length.
+static RESERVED: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+
+/// A location as frames have it: with the host's ordinal of a device.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_DEVICE.
+pub(crate) fn to_host(process: &Process, location: CUmemLocation) -> CuResult<CUmemLocation> {
+    if location.kind != LOCATION_DEVICE {
+        return Ok(location);
+    }
+    Ok(CUmemLocation { id: process.host_ordinal(location.id)?, ..location })
+}
+
+/// The caller's access descriptions as frames have them.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_INVALID_DEVICE.
+///
+/// # Safety
+/// `desc` is NULL or points to `count` descriptions.
+pub(crate) unsafe fn access_descriptions(
+    process: &Process,
+    desc: *const CUmemAccessDesc,
+    count: usize,
+) -> CuResult<Vec<CUmemAccessDesc>> {
+    // SAFETY: this function's contract.
+    let list = unsafe { array(desc, count as u64) }?;
+    list.iter().map(|d| Ok(CUmemAccessDesc { location: to_host(process, d.location)?, ..*d })).collect()
+}
+
+fn ready() -> CuResult<&'static Process> {
+    let process = initialised()?;
+    process.alive()?;
+    Ok(process)
+}
+
+fn allocation(process: &Process, handle: CUmemGenericAllocationHandle) -> CuResult<Arc<AllocationRecord>> {
+    process.objects.allocations.get(handle.0).ok_or(CUresult::INVALID_VALUE)
+}
+
+/// Nothing holds the memory any more: the worker may have it back.
+fn end(process: &Process, handle: CUmemGenericAllocationHandle) -> CuResult<()> {
+    process.objects.allocations.remove(handle.0);
+    gate::call::<row::cuMemRelease>((handle,))
+}
+
+/// A mapping is gone.
+fn unmapped(process: &Process, owner: u64) -> CuResult<()> {
+    let handle = CUmemGenericAllocationHandle(owner);
+    let Ok(record) = allocation(process, handle) else { return Ok(()) };
+    if record.less(|h| &mut h.mappings)? { end(process, handle) } else { Ok(()) }
+}
 
 /// cuMemAddressReserve.
 pub unsafe fn cuMemAddressReserve(
@@ -18,26 +121,34 @@ pub unsafe fn cuMemAddressReserve(
     flags: u64,
 ) -> CUresult {
     finish((|| {
-        let process = initialised()?;
-        process.alive()?;
+        let process = ready()?;
         not_null(ptr)?;
-        let at = gate::call::<row::cuMemAddressReserve>((size, alignment, addr, flags, &[]))?;
-        if process.reservations.hold(at, size as u64).is_err() {
+        let (mut avoid, mut clashing) = (Vec::new(), Vec::new());
+        let outcome = loop {
+            let at = match gate::call::<row::cuMemAddressReserve>((size, alignment, addr, flags, &avoid)) {
+                Ok(at) => at,
+                Err(error) => break Err(error),
+            };
+            if process.reservations.hold(at, size as u64).is_ok() {
+                break Ok(at);
+            }
+            clashing.push(at);
+            avoid.extend_from_slice(&at.to_le_bytes());
+            avoid.extend_from_slice(&(size as u64).to_le_bytes());
+            if clashing.len() == CLASHES_MAX {
+                crate::log::say(|| {
+                    format!("no {size} bytes of addresses that are free here and on the device")
+                });
+                break Err(CUresult::OUT_OF_MEMORY);
+            }
+        };
+        for at in clashing {
             if let Err(error) = gate::call::<row::cuMemAddressFree>((at, size)) {
                 crate::log::say(|| format!("clashing addresses are not given back: {error}"));
             }
-            return Err(CUresult::OUT_OF_MEMORY);
         }
-        process.ranges.insert(Range {
-            start: at,
-            len: size as u64,
-            kind: RangeKind::Reserved,
-            context: crate::thread::current_context().0,
-            device: 0,
-            id: 0,
-            read_only: false,
-            owner: 0,
-        });
+        let at = outcome?;
+        lock(&RESERVED).insert(at, size as u64);
         // SAFETY: not NULL; room for an address by CUDA's contract.
         unsafe { ptr.write(at) };
         Ok(())
@@ -47,14 +158,222 @@ pub unsafe fn cuMemAddressReserve(
 /// cuMemAddressFree.
 pub unsafe fn cuMemAddressFree(ptr: CUdeviceptr, size: usize) -> CUresult {
     finish((|| {
-        let process = initialised()?;
-        match process.ranges.find(ptr) {
-            Some(r) if r.start == ptr && r.len == size as u64 && r.kind == RangeKind::Reserved => {}
-            _ => return Err(CUresult::INVALID_VALUE),
+        let process = ready()?;
+        let len = size as u64;
+        if lock(&RESERVED).get(&ptr) != Some(&len) || process.ranges.overlaps(ptr, len) {
+            return Err(CUresult::INVALID_VALUE);
         }
-        gate::call::<row::cuMemAddressFree>((ptr, size))?;
-        process.ranges.remove(ptr);
-        process.reservations.release(ptr, size as u64);
+        // Taken away first: of two threads that free it one finds nothing.
+        lock(&RESERVED).remove(&ptr).ok_or(CUresult::INVALID_VALUE)?;
+        gate::call::<row::cuMemAddressFree>((ptr, size)).inspect_err(|_| {
+            lock(&RESERVED).insert(ptr, len);
+        })?;
+        process.reservations.release(ptr, len);
         Ok(())
     })())
+}
+
+/// cuMemCreate.
+pub unsafe fn cuMemCreate(
+    handle: *mut CUmemGenericAllocationHandle,
+    size: usize,
+    prop: *const CUmemAllocationProp,
+    flags: u64,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        not_null(handle)?;
+        not_null(prop.cast_mut())?;
+        // SAFETY: not NULL; CUDA's contract: properties.
+        let prop = unsafe { prop.read_unaligned() };
+        let sent = CUmemAllocationProp { location: to_host(process, prop.location)?, ..prop };
+        let holders = Mutex::new(Holders { handles: 1, mappings: 0 });
+        let allocations = &process.objects.allocations;
+        let named = CUmemGenericAllocationHandle(allocations.insert(AllocationRecord { prop, holders })?);
+        if let Err(error) = gate::call::<row::cuMemCreate>((named, size, &sent, flags)) {
+            allocations.remove(named.0);
+            return Err(error);
+        }
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { handle.write(named) };
+        Ok(())
+    })())
+}
+
+/// cuMemRelease.
+pub unsafe fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        if allocation(process, handle)?.less(|h| &mut h.handles)? { end(process, handle) } else { Ok(()) }
+    })())
+}
+
+/// cuMemMap.
+pub unsafe fn cuMemMap(
+    ptr: CUdeviceptr,
+    size: usize,
+    offset: usize,
+    handle: CUmemGenericAllocationHandle,
+    flags: u64,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        let record = allocation(process, handle)?;
+        record.map()?;
+        if let Err(error) = gate::call::<row::cuMemMap>((ptr, size, offset, handle, flags)) {
+            unmapped(process, handle.0)?;
+            return Err(error);
+        }
+        process.ranges.insert(Range {
+            start: ptr,
+            len: size as u64,
+            kind: RangeKind::Mapped(0),
+            // As with the driver, it belongs to no context.
+            context: 0,
+            device: record.prop.location.id,
+            id: 0,
+            read_only: false,
+            owner: handle.0,
+        });
+        Ok(())
+    })())
+}
+
+/// cuMemUnmap: of whole mappings.
+pub unsafe fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        if !process.ranges.is_mapped(ptr, size as u64) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // Taken away first: nothing is proved by them from now on.
+        let gone = process.ranges.remove_mapped(ptr, size as u64);
+        if let Err(error) = gate::call::<row::cuMemUnmap>((ptr, size)) {
+            gone.into_iter().for_each(|range| process.ranges.restore(range));
+            return Err(error);
+        }
+        gone.into_iter().try_for_each(|range| unmapped(process, range.owner))
+    })())
+}
+
+/// cuMemSetAccess.
+pub unsafe fn cuMemSetAccess(
+    ptr: CUdeviceptr,
+    size: usize,
+    desc: *const CUmemAccessDesc,
+    count: usize,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        // SAFETY: CUDA's contract: `count` descriptions.
+        let list = unsafe { access_descriptions(process, desc, count) }?;
+        if !process.ranges.is_mapped(ptr, size as u64) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        gate::call::<row::cuMemSetAccess>((ptr, size, &list, count))?;
+        let most = list.iter().filter_map(|d| u8::try_from(d.flags).ok()).max().unwrap_or(0);
+        process.ranges.set_access(ptr, size as u64, most);
+        Ok(())
+    })())
+}
+
+/// cuMemGetAccess.
+pub unsafe fn cuMemGetAccess(flags: *mut u64, location: *const CUmemLocation, ptr: CUdeviceptr) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        not_null(flags)?;
+        not_null(location.cast_mut())?;
+        match process.ranges.find(ptr) {
+            Some(Range { kind: RangeKind::Mapped(_), .. }) => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        // SAFETY: not NULL; CUDA's contract: a location.
+        let location = to_host(process, unsafe { location.read_unaligned() })?;
+        let found = gate::call::<row::cuMemGetAccess>((&location, ptr))?;
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { flags.write(found) };
+        Ok(())
+    })())
+}
+
+/// cuMemGetAllocationGranularity.
+pub unsafe fn cuMemGetAllocationGranularity(
+    granularity: *mut usize,
+    prop: *const CUmemAllocationProp,
+    option: u32,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        not_null(granularity)?;
+        not_null(prop.cast_mut())?;
+        // SAFETY: not NULL; CUDA's contract: properties.
+        let prop = unsafe { prop.read_unaligned() };
+        let sent = CUmemAllocationProp { location: to_host(process, prop.location)?, ..prop };
+        let found = gate::call::<row::cuMemGetAllocationGranularity>((&sent, option))?;
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { granularity.write(found) };
+        Ok(())
+    })())
+}
+
+/// cuMemGetAllocationPropertiesFromHandle.
+pub unsafe fn cuMemGetAllocationPropertiesFromHandle(
+    prop: *mut CUmemAllocationProp,
+    handle: CUmemGenericAllocationHandle,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        not_null(prop)?;
+        let record = allocation(process, handle)?;
+        if lock(&record.holders).handles == 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { prop.write_unaligned(record.prop) };
+        Ok(())
+    })())
+}
+
+/// cuMemRetainAllocationHandle.
+pub unsafe fn cuMemRetainAllocationHandle(
+    handle: *mut CUmemGenericAllocationHandle,
+    addr: *mut c_void,
+) -> CUresult {
+    finish((|| {
+        let process = ready()?;
+        not_null(handle)?;
+        let named = match process.ranges.find(addr as u64) {
+            Some(Range { kind: RangeKind::Mapped(_), owner, .. }) => CUmemGenericAllocationHandle(owner),
+            _ => return Err(CUresult::INVALID_VALUE),
+        };
+        let record = allocation(process, named)?;
+        {
+            let mut holders = lock(&record.holders);
+            if holders.mappings == 0 {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            holders.handles = holders.handles.checked_add(1).ok_or(CUresult::OUT_OF_MEMORY)?;
+        }
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { handle.write(named) };
+        Ok(())
+    })())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_held_by_handles_and_mappings() {
+        let prop = zerocopy::FromZeros::new_zeroed();
+        let record = AllocationRecord { prop, holders: Mutex::new(Holders { handles: 1, mappings: 0 }) };
+        record.map().unwrap();
+        record.map().unwrap();
+        assert_eq!(record.less(|h| &mut h.handles), Ok(false));
+        assert_eq!(record.less(|h| &mut h.handles), Err(CUresult::INVALID_VALUE), "released once too often");
+        assert_eq!(record.map(), Err(CUresult::INVALID_VALUE), "no handle to map by");
+        assert_eq!(record.less(|h| &mut h.mappings), Ok(false));
+        assert_eq!(record.less(|h| &mut h.mappings), Ok(true));
+    }
 }

@@ -14,10 +14,9 @@ const CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM: i32 = 91;
 /// What an attribute is in a VM, whatever the host's is; `None` where the host's is the answer.
 fn in_a_vm(number: i32) -> Option<i32> {
     match number {
-        // Managed memory (83), its concurrent use (89) and the host's access to it (101): refused by the table.
-        83 | 89 | 101 => Some(0),
-        // Virtual memory management (102): the guest does not yet know what is mapped, so copies and fills there are refused.
-        102 => Some(0),
+        // Managed memory (83) is pinned host memory: host and device may access it at once (89). It is not on the device (101).
+        83 | 89 => Some(1),
+        101 => Some(0),
         // Pageable memory (88, 100): the GPU cannot reach a guest process's memory that is not registered.
         88 | 100 => Some(0),
         // Native atomics to host memory over a link that the guest's memory does not have (86, 147).
@@ -30,8 +29,8 @@ fn in_a_vm(number: i32) -> Option<i32> {
         110 | 116..=118 | 124 | 146 => Some(0),
         // Sparse and deferred arrays (112, 121), timeline semaphores (114): refused by the table.
         112 | 114 | 121 => Some(0),
-        // Memory pools (115, 119), NUMA and host pools and their virtual memory (141 to 145): refused by the table.
-        115 | 119 | 141..=145 => Some(0),
+        // Pools that processes share (119), NUMA and host pools and their virtual memory (141 to 145): refused by the table.
+        119 | 141..=145 => Some(0),
         // Function pointers of kernels (129), multicast (132), MPS (133), graphics (135, 138), decompression (136, 137).
         129 | 132 | 133 | 135..=138 => Some(0),
         // NUMA: no configuration (130), and the host's nodes (131, 134) mean nothing in the guest.
@@ -137,13 +136,17 @@ mod tests {
 
     #[test]
     fn what_a_vm_does_not_have_is_told_so() {
-        for number in [83, 86, 88, 89, 100, 101, 102, 103, 110, 115, 116, 124, 125, 128, 132] {
+        for number in [86, 88, 100, 101, 103, 110, 116, 119, 124, 125, 128, 132] {
             assert_eq!(told(number, Ok(1)), Ok(0), "attribute {number}");
         }
         for number in [131, 134] {
             assert_eq!(told(number, Ok(3)), Ok(-1), "attribute {number}");
         }
-        for number in [1, 10, 16, 33, 41, 75, 76, 91, 95, 97, 99, 113, 120, 122, 127] {
+        // Managed memory is our own, whatever the host has.
+        for number in [83, 89] {
+            assert_eq!(told(number, Ok(0)), Ok(1), "attribute {number}");
+        }
+        for number in [1, 10, 16, 33, 41, 75, 76, 91, 95, 97, 99, 102, 113, 115, 120, 122, 127] {
             assert_eq!(told(number, Ok(17)), Ok(17), "attribute {number}");
         }
     }

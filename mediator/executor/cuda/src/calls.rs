@@ -8,6 +8,7 @@ pub(crate) mod launch;
 pub(crate) mod library;
 pub(crate) mod memory;
 pub(crate) mod module;
+pub(crate) mod pools;
 pub(crate) mod stream;
 pub(crate) mod tensor_map;
 pub(crate) mod virtual_memory;

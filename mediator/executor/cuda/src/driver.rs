@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuda_api::CuResult;
 use cuda_api::types::{
-    CUgraphExecUpdateResultInfo, CUmemAccessDesc, CUmemAllocationProp, CUresult, CUtensorMap,
+    CUgraphExecUpdateResultInfo, CUmemAccessDesc, CUmemAllocationProp, CUmemLocation, CUmemPoolProps,
+    CUresult, CUtensorMap,
 };
 use libloading::os::unix::Library;
 
@@ -196,6 +197,23 @@ driver! {
     raw cuMemUnmap [] (address: u64, size: usize) [];
     raw cuMemSetAccess [] (address: u64, size: usize, desc: *const CUmemAccessDesc, count: usize) [];
     raw cuMemGetAllocationGranularity [granularity: usize] (prop: *const CUmemAllocationProp, option: u32) [];
+    raw cuMemGetAccess [flags: u64] (location: *const CUmemLocation, address: u64) [];
+
+    safe cuDeviceGetDefaultMemPool [pool: Raw] (device: i32) [];
+    safe cuDeviceGetMemPool [pool: Raw] (device: i32) [];
+    safe cuDeviceSetMemPool [] (device: i32, pool: Raw) [];
+    raw cuDeviceGetGraphMemAttribute [] (device: i32, attribute: u32, value: *mut c_void) [];
+    safe cuDeviceGraphMemTrim [] (device: i32) [];
+    raw cuMemPoolCreate [pool: Raw] (props: *const CUmemPoolProps) [];
+    safe cuMemPoolDestroy [] (pool: Raw) [];
+    safe cuMemPoolTrimTo [] (pool: Raw, keep: usize) [];
+    raw cuMemPoolSetAttribute [] (pool: Raw, attribute: u32, value: *mut c_void) [];
+    raw cuMemPoolGetAttribute [] (pool: Raw, attribute: u32, value: *mut c_void) [];
+    raw cuMemPoolSetAccess [] (pool: Raw, map: *const CUmemAccessDesc, count: usize) [];
+    raw cuMemPoolGetAccess [flags: u32] (pool: Raw, location: *mut CUmemLocation) [];
+    safe cuMemAllocAsync [address: u64] (len: usize, stream: Raw) [];
+    safe cuMemAllocFromPoolAsync [address: u64] (len: usize, pool: Raw, stream: Raw) [];
+    raw cuMemFreeAsync [] (address: u64, stream: Raw) [];
 
     safe cuStreamCreateWithPriority [stream: Raw] (flags: u32, priority: i32) [];
     safe cuStreamDestroy_v2 [] (stream: Raw) [];

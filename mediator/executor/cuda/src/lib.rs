@@ -26,6 +26,7 @@
 //! | contexts, streams, events | 64, 4096, 262144 | objects |
 //! | modules, libraries, functions, kernels | 16384, 16384, 262144, 262144 | objects |
 //! | graphs, executable graphs, physical allocations | 65536, 65536, 262144 | objects |
+//! | pools | 1024 | objects |
 //! | graph nodes that were named to the guest | 1048576 | nodes |
 //! | nodes or dependencies in one reply | 4096 | nodes |
 
@@ -51,6 +52,7 @@ mod lock;
 mod memory;
 mod nodes;
 mod objects;
+mod pools;
 mod ranges;
 mod session;
 mod table;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cuda_api::CuResult;
 use cuda_api::host::Access;
@@ -29,6 +30,22 @@ pub(crate) enum Kind<B> {
     Registered { read_only: bool },
     /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
     Mapped { access: i32, _backing: B },
+    /// Memory of a pool, until it is freed.
+    Pooled,
+    /// Memory of a graph that was captured under this number: each of the graph's launches allocates it again, at this address. It stays in the map until the driver
+    /// gives the address to something else; until then it is the driver's own reservation, and nothing else can lie there.
+    Graph { capture: u64 },
+}
+
+/// What frees a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FreedKind {
+    /// cuMemAlloc's.
+    Device,
+    /// A pool's.
+    Pooled,
+    /// A graph's.
+    Graph,
 }
 
 #[derive(Debug)]
@@ -59,6 +76,7 @@ struct Maps<B> {
 /// The session's addresses.
 pub(crate) struct Memory<B> {
     maps: RwLock<Maps<B>>,
+    graph_memory: AtomicBool,
 }
 
 /// The entry of a map of ranges that an address lies in, with its start.
@@ -79,7 +97,7 @@ fn end_of(start: u64, len: u64) -> CuResult<u64> {
 impl<B> Memory<B> {
     pub(crate) fn new() -> Self {
         let maps = Maps { extents: BTreeMap::new(), reserved: BTreeMap::new(), regions: BTreeMap::new() };
-        Memory { maps: RwLock::new(maps) }
+        Memory { maps: RwLock::new(maps), graph_memory: AtomicBool::new(false) }
     }
 
     /// The range lies in one allocation, variable or registered range, or in mappings that follow one another, and may be
@@ -140,6 +158,70 @@ impl<B> Memory<B> {
             _ => return Err(CUresult::INVALID_VALUE),
         }
         maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// Memory that the driver's stream-ordered allocator gave. A graph that had something there has ended: the driver gives no
+    /// address twice.
+    pub(crate) fn add_pooled(&self, start: u64, len: u64, capture: Option<u64>) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        {
+            let mut maps = write(&self.maps);
+            let stale: Vec<u64> = maps
+                .extents
+                .range(..end)
+                .rev()
+                .take_while(|(at, extent)| at.saturating_add(extent.len) > start)
+                .filter(|(_, extent)| matches!(extent.kind, Kind::Graph { .. }))
+                .map(|(at, _)| *at)
+                .collect();
+            for at in stale {
+                maps.extents.remove(&at);
+            }
+        }
+        self.graph_memory.fetch_or(capture.is_some(), Ordering::AcqRel);
+        self.add(start, len, capture.map_or(Kind::Pooled, |capture| Kind::Graph { capture }))
+    }
+
+    /// How many bytes at different addresses a capture has allocated: what its graph needs at most.
+    pub(crate) fn graph_bytes(&self, capture: u64) -> u64 {
+        let of = |extent: &Extent<B>| match extent.kind {
+            Kind::Graph { capture: by } if capture == by => extent.len,
+            _ => 0,
+        };
+        read(&self.maps).extents.values().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Some graph of the session has had memory of its own.
+    pub(crate) fn has_graph_memory(&self) -> bool {
+        self.graph_memory.load(Ordering::Acquire)
+    }
+
+    /// Takes out a pool's memory that starts here; its length.
+    pub(crate) fn remove_pooled(&self, start: u64) -> CuResult<u64> {
+        let mut maps = write(&self.maps);
+        match maps.extents.get(&start) {
+            Some(Extent { kind: Kind::Pooled | Kind::Graph { .. }, .. }) => {}
+            _ => return Err(CUresult::INVALID_VALUE),
+        }
+        maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// What kind of memory that can be freed starts here.
+    pub(crate) fn freed_kind(&self, start: u64) -> CuResult<FreedKind> {
+        match read(&self.maps).extents.get(&start).map(|extent| &extent.kind) {
+            Some(Kind::Device { .. }) => Ok(FreedKind::Device),
+            Some(Kind::Pooled) => Ok(FreedKind::Pooled),
+            Some(Kind::Graph { .. }) => Ok(FreedKind::Graph),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
+    }
+
+    /// The address lies in a mapping.
+    pub(crate) fn check_in_mapping(&self, address: u64) -> CuResult<()> {
+        match at(&read(&self.maps).extents, address, |e: &Extent<B>| e.len) {
+            Some((_, Extent { kind: Kind::Mapped { .. }, .. })) => Ok(()),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
     }
 
     /// A context's device memory and variables are gone: how many bytes of the session's share that were.

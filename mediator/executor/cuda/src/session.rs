@@ -17,6 +17,7 @@ use crate::lock::{lock, read, write};
 use crate::memory::Memory;
 use crate::nodes::Nodes;
 use crate::objects::{Allocation, Event, Function, Graph, GraphExec, Library, Module, Stream};
+use crate::pools::{Charges, Pool};
 use crate::table::Table;
 use crate::thread::Thread;
 use crate::{Unavailable, attributes};
@@ -55,6 +56,9 @@ pub struct Cuda {
     pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
     pub(crate) memory: Memory<Arc<Allocation>>,
+    pub(crate) pools: Table<CUmemoryPool, Pool>,
+    /// What pools have of the session's share.
+    pub(crate) charges: Arc<Mutex<Charges>>,
     /// Bytes of device memory that the session has.
     pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
@@ -91,6 +95,8 @@ impl Cuda {
             graph_execs: Table::new(GRAPHS_MAX),
             allocations: Table::new(ALLOCATIONS_MAX),
             memory: Memory::new(),
+            pools: Table::new(crate::calls::pools::POOLS_MAX),
+            charges: Arc::default(),
             used: Arc::default(),
             images: Mutex::default(),
             nodes: Mutex::default(),
@@ -168,10 +174,13 @@ impl Cuda {
     pub(crate) fn take(&self, bytes: u64) -> CuResult<()> {
         let most = self.config.memory_bytes.unwrap_or(u64::MAX);
         let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
-        match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(CUresult::OUT_OF_MEMORY),
+        let take = || self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok();
+        if take() {
+            return Ok(());
         }
+        // Pools may hold what nobody uses, as the driver knows as well when it runs out of memory.
+        self.settle_reserves(true);
+        if take() { Ok(()) } else { Err(CUresult::OUT_OF_MEMORY) }
     }
 
     pub(crate) fn give_back(&self, bytes: u64) {

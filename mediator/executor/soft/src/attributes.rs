@@ -45,13 +45,17 @@ fn value(number: i32, config: &SoftConfig) -> i32 {
         76 => limits::CAPABILITY.1,
         81 => int(limits::SHARED_BYTES_MULTIPROCESSOR),
         82 => int(limits::REGISTERS),
+        83 => 1, // managed memory
         87 => 1, // single to double precision performance
+        89 => 1, // … which host and device may access at once
         91 => 1, // registered memory is used at its host address
         97 => int(limits::SHARED_BYTES_OPTIN),
-        99 => 1, // host memory can be registered
+        99 => 1,  // host memory can be registered
+        102 => 1, // virtual memory management
         106 => int(limits::MULTIPROCESSOR_BLOCKS),
         111 => int(limits::SHARED_BYTES_RESERVED),
         113 => 1,        // … read-only, too
+        115 => 1,        // memory pools
         122 => 1,        // 64-bit stream memory operations
         123 => 1,        // wait for NOR
         126 => 1,        // memory synchronisation domains
@@ -91,7 +95,7 @@ mod tests {
         assert_eq!(device.attribute(attribute::LAST + 1), Err(CUresult::INVALID_VALUE));
         assert_eq!(device.attribute(attribute::MULTIPROCESSOR_COUNT), Ok(3));
         assert_eq!(device.attribute(attribute::MAX_SHARED_MEMORY_PER_BLOCK_OPTIN), Ok(166_912));
-        for refused in [83, 88, 89, 95, 100, 102, 115, 120, 125, 132] {
+        for refused in [88, 95, 100, 101, 103, 119, 120, 125, 132] {
             assert_eq!(device.attribute(refused), Ok(0), "attribute {refused}");
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
 pub(crate) mod stream;
+pub(crate) mod virtual_memory;
 
 use cuda_api::calls;
 
@@ -16,8 +17,7 @@ use crate::Soft;
 
 // Devices are known since the session opened: that chapter does not travel.
 impl calls::device::Host for Soft {}
-// Refused as families: graphs and capture, virtual memory and pools, tensor maps and textures, interoperation.
+// Refused as families: graphs and capture, tensor maps and textures, interoperation.
 impl calls::graph::Host for Soft {}
-impl calls::virtual_memory::Host for Soft {}
 impl calls::texture::Host for Soft {}
 impl calls::interop::Host for Soft {}

@@ -314,6 +314,7 @@ impl Device {
             Work::WriteValue { address, word } => {
                 transfer::store(&self.memory, address, word).map_err(illegal)?
             }
+            Work::Free { address } => self.memory.park(address),
             Work::WaitValue(wait) => {
                 if !self.met(&wait).map_err(illegal)? {
                     return Ok(Some(Work::WaitValue(wait)));

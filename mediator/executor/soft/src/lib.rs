@@ -4,7 +4,7 @@
 //! its own; kernels are PTX, run by the interpreter in `ptx`. It is compute capability 8.0.
 //!
 //! What it is not: fast, or complete. What it does not do keeps the traits' default and is refused by name
-//! (CUDA_ERROR_NOT_SUPPORTED): graphs and capture, virtual memory management, tensor maps, cooperative launch, clusters.
+//! (CUDA_ERROR_NOT_SUPPORTED): graphs and capture, tensor maps, cooperative launch, clusters.
 //! Its attributes say so. Images of machine code only are refused (209); JIT options tune a compiler that is not here
 //! and change nothing.
 //!
@@ -31,6 +31,7 @@
 //! | host threads of a launch | 256 | threads |
 //! | contexts, streams, events | 64, 4096, 262144 | objects |
 //! | modules, libraries, functions, kernels | 16384, 16384, 262144, 262144 | objects |
+//! | physical allocations, pools | 4096, 1024 | objects |
 
 #![cfg_attr(
     not(test),
@@ -57,6 +58,8 @@ mod limits;
 mod lock;
 mod memory;
 mod overtake;
+mod physical;
+mod pools;
 mod program;
 mod soft;
 mod space;

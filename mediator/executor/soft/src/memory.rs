@@ -1,4 +1,4 @@
-//! Everything a device address can mean: device memory, module variables and registered host memory.
+//! Everything a device address can mean: device memory, module variables, mapped physical memory and registered host memory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,9 +11,17 @@ use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
 use crate::lock::{read, write};
-use crate::space::Space;
+use crate::space::{GRANULE_BYTES, Space};
 use crate::usage::{Usage, Use};
 use crate::window::Window;
+
+mod mappings;
+mod pools;
+
+use mappings::Mapping;
+pub(crate) use mappings::{ACCESS_READ, ACCESS_READ_WRITE};
+pub(crate) use pools::PoolId;
+use pools::Pools;
 
 /// Allocations of a session, variables included. Stops a guest from growing our tables without end.
 const ALLOCATIONS_MAX: usize = 1 << 18;
@@ -31,6 +39,8 @@ pub(crate) enum Purpose {
     Variable,
     /// A module's `.const` variable: kernels do not write it.
     Constant,
+    /// A pool's: it belongs to no context.
+    Pooled(PoolId),
 }
 
 struct Allocation {
@@ -38,6 +48,8 @@ struct Allocation {
     extent: Range<u64>,
     context: u32,
     purpose: Purpose,
+    /// A stream is on its way to free it.
+    ending: bool,
 }
 
 struct Stretch {
@@ -52,6 +64,11 @@ struct Map {
     mapped: BTreeMap<u64, Stretch>,
     /// What of it is registered.
     registered: BTreeMap<u64, Stretch>,
+    /// Addresses that were reserved: start → length.
+    reserved: BTreeMap<u64, u64>,
+    /// Physical memory at reserved addresses.
+    mappings: BTreeMap<u64, Mapping>,
+    pools: Pools,
 }
 
 /// A stretch of memory in use.
@@ -95,6 +112,9 @@ impl Map {
         if let Some((start, a)) = self.allocation(address) {
             return Some((Found { start, len: a.len, writable: a.purpose != Purpose::Constant }, false));
         }
+        if let Some((start, m)) = self.mapping(address).filter(|(_, m)| m.allows(Access::Read)) {
+            return Some((Found { start, len: m.len, writable: m.allows(Access::Write) }, false));
+        }
         let (start, r) = self.registration(address)?;
         Some((Found { start, len: r.end.saturating_sub(start), writable: r.writable }, true))
     }
@@ -106,6 +126,9 @@ impl Map {
         if let Some((base, a)) = self.allocation(start) {
             let inside = base.checked_add(a.len).is_some_and(|last| end <= last);
             return if inside { Ok(None) } else { Err(refused) };
+        }
+        if self.mapping(start).is_some() {
+            return self.check_mappings(start, end, access).map(|()| None);
         }
         let (base, r) = self.registration(start).ok_or(refused)?;
         if end > r.end || (access == Access::Write && !r.writable) {
@@ -136,19 +159,22 @@ impl Memory {
     /// A device with `limit` bytes of memory, a multiple of a granule.
     pub(crate) fn new(limit: u64) -> io::Result<Self> {
         // Guards and holes take addresses, not memory.
-        let window = Window::reserve(limit.saturating_mul(4).clamp(16 << 30, 512 << 30))?;
+        let window = Window::reserve(limit.saturating_mul(4).clamp(40 << 30, 512 << 30))?;
         let map = Map {
             space: Space::new(window.range(), limit),
             allocations: BTreeMap::new(),
             mapped: BTreeMap::new(),
             registered: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            pools: Pools::default(),
         };
         Ok(Memory { window, limit, map: RwLock::new(map), usage: Usage::default() })
     }
 
     /// Free and total bytes.
     pub(crate) fn info(&self) -> (u64, u64) {
-        (self.limit.saturating_sub(read(&self.map).space.committed()), self.limit)
+        (read(&self.map).space.room(), self.limit)
     }
 
     pub(crate) fn allocate(
@@ -159,6 +185,7 @@ impl Memory {
         purpose: Purpose,
     ) -> CuResult<u64> {
         avoid.sort_by_key(|r| r.start);
+        self.make_room(len.saturating_add(GRANULE_BYTES));
         let mut map = write(&self.map);
         if map.allocations.len() >= ALLOCATIONS_MAX {
             return Err(CUresult::OUT_OF_MEMORY);
@@ -172,7 +199,8 @@ impl Memory {
                 return Err(CUresult::OUT_OF_MEMORY);
             }
         }
-        map.allocations.insert(placed.start, Allocation { len, extent: placed.extent, context, purpose });
+        let allocation = Allocation { len, extent: placed.extent, context, purpose, ending: false };
+        map.allocations.insert(placed.start, allocation);
         Ok(placed.start)
     }
 
@@ -297,7 +325,11 @@ impl Memory {
         if len == 0 {
             return Ok(());
         }
-        read(&self.map).check(start, len, access).map(|_| ())
+        let map = read(&self.map);
+        if map.allocation(start).is_some_and(|(_, a)| a.ending) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        map.check(start, len, access).map(|_| ())
     }
 
     /// Waits until nobody uses memory who does now.

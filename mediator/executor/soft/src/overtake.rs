@@ -6,7 +6,7 @@
 //! Everything that is not known to be of that kind keeps its place.
 
 use cuda_api::Call;
-use cuda_api::calls::{copy, entry, event, launch, stream};
+use cuda_api::calls::{copy, entry, event, launch, stream, virtual_memory};
 use cuda_api::types::{CUevent, CUstream, Handle};
 use cuda_api::wire::{Reader, take_all};
 
@@ -58,6 +58,7 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         copy cuMemsetD8Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD16Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD32Async (_, _, _, s) => Place::Stream(s, None);
+        virtual_memory cuMemFreeAsync (_, s) => Place::Stream(s, None);
         copy cuMemcpyHtoD_v2 _ => Place::Legacy;
         copy cuMemcpyDtoD_v2 _ => Place::Legacy;
         copy cuMemsetD8_v2 _ => Place::Legacy;

@@ -20,6 +20,8 @@ use crate::library::{Function, Library, Module};
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
 use crate::overtake;
+use crate::physical::Physical;
+use crate::pools::{Pool, Pools};
 use crate::streams::{Order, StreamId};
 use crate::table::Table;
 
@@ -28,6 +30,9 @@ const STREAMS_MAX: usize = 4096;
 const EVENTS_MAX: usize = 1 << 18;
 const MODULES_MAX: usize = 1 << 14;
 const FUNCTIONS_MAX: usize = 1 << 18;
+/// Each has a file descriptor of its own.
+const ALLOCATIONS_MAX: usize = 4096;
+const POOLS_MAX: usize = 1024;
 /// Names of which a warning is remembered, so that it comes once.
 const WARNED_MAX: usize = 1024;
 
@@ -49,6 +54,10 @@ pub struct Soft {
     pub(crate) libraries: Table<CUlibrary, Library>,
     pub(crate) functions: Table<CUfunction, Function>,
     pub(crate) kernels: Table<CUkernel, Function>,
+    pub(crate) allocations: Table<CUmemGenericAllocationHandle, Physical>,
+    pub(crate) pools: Table<CUmemoryPool, Pool>,
+    /// The device's own pool and its current one.
+    pub(crate) device_pools: Mutex<Pools>,
     pub(crate) images: Mutex<Images>,
     warned: Mutex<HashSet<String>>,
 }
@@ -71,8 +80,10 @@ impl Soft {
         let total = config.granted()?;
         let info = attributes::vm_info(&config, total);
         let cores = config.threads();
+        let memory = Memory::new(total)?;
+        let device_pools = Mutex::new(Pools::new(&memory));
         Ok(Soft {
-            device: Device::new(Memory::new(total)?, cores),
+            device: Device::new(memory, cores),
             info,
             contexts: RwLock::default(),
             streams: Table::new(STREAMS_MAX),
@@ -81,6 +92,9 @@ impl Soft {
             libraries: Table::new(MODULES_MAX),
             functions: Table::new(FUNCTIONS_MAX),
             kernels: Table::new(FUNCTIONS_MAX),
+            allocations: Table::new(ALLOCATIONS_MAX),
+            pools: Table::new(POOLS_MAX),
+            device_pools,
             images: Mutex::default(),
             warned: Mutex::default(),
         })

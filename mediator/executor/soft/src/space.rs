@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Memory is committed, returned and charged in these pieces. Bytes.
 pub(crate) const GRANULE_BYTES: u64 = 2 << 20;
@@ -34,6 +36,8 @@ pub(crate) struct Space {
     /// Allocations that touch each granule.
     users: Vec<u32>,
     committed: u64,
+    /// Bytes of memory that has no address here, or several: physical memory of virtual memory management.
+    elsewhere: Arc<AtomicU64>,
     limit: u64,
 }
 
@@ -47,12 +51,56 @@ impl Space {
         let granules =
             usize::try_from(window.end.saturating_sub(window.start).div_ceil(GRANULE_BYTES)).unwrap_or(0);
         let holes = BTreeMap::from([(window.start, window.end)]);
-        Space { window, holes, users: vec![0; granules], committed: 0, limit }
+        Space { window, holes, users: vec![0; granules], committed: 0, elsewhere: Arc::default(), limit }
     }
 
-    /// Bytes that are memory.
-    pub(crate) fn committed(&self) -> u64 {
-        self.committed
+    /// Bytes that may still become memory.
+    pub(crate) fn room(&self) -> u64 {
+        let elsewhere = self.elsewhere.load(Ordering::Acquire);
+        self.limit.saturating_sub(self.committed).saturating_sub(elsewhere)
+    }
+
+    /// Where memory is counted that lies outside of the window.
+    pub(crate) fn elsewhere(&self) -> &Arc<AtomicU64> {
+        &self.elsewhere
+    }
+
+    /// Finds addresses, without memory.
+    pub(crate) fn reserve(&mut self, len: u64, align: u64, avoid: &[Range<u64>]) -> Option<u64> {
+        for (&hole, &end) in &self.holes {
+            let Some(start) = place(hole, len, align, avoid) else { continue };
+            let Some(past) = start.checked_add(len) else { continue };
+            if past <= end {
+                self.holes.remove(&hole);
+                if start > hole {
+                    self.holes.insert(hole, start);
+                }
+                if past < end {
+                    self.holes.insert(past, end);
+                }
+                return Some(start);
+            }
+        }
+        None
+    }
+
+    /// Frees what `reserve` gave.
+    pub(crate) fn unreserve(&mut self, range: Range<u64>) {
+        self.free(range);
+    }
+
+    fn free(&mut self, range: Range<u64>) {
+        let (mut from, mut to) = (range.start, range.end);
+        if let Some((&before, &end)) = self.holes.range(..from).next_back()
+            && end == from
+        {
+            self.holes.remove(&before);
+            from = before;
+        }
+        if let Some(end) = self.holes.remove(&to) {
+            to = end;
+        }
+        self.holes.insert(from, to);
     }
 
     /// Finds room for `len` bytes whose pages lie in none of `avoid` (sorted by start). `None`: there is none.
@@ -65,7 +113,7 @@ impl Space {
         if len > self.limit {
             return None;
         }
-        let room = self.limit.saturating_sub(self.committed);
+        let room = self.room();
         for (&hole, &end) in &self.holes {
             let Some(start) = place(hole, len, align, avoid) else { continue };
             let Some(past) = start.checked_add(extent) else { continue };
@@ -101,17 +149,7 @@ impl Space {
         let idle = self.idle_granules(start, len);
         let bytes: u64 = idle.iter().map(|r| r.end.saturating_sub(r.start)).fold(0, u64::saturating_add);
         self.committed = self.committed.saturating_sub(bytes);
-        let (mut from, mut to) = (extent.start, extent.end);
-        if let Some((&before, &end)) = self.holes.range(..from).next_back()
-            && end == from
-        {
-            self.holes.remove(&before);
-            from = before;
-        }
-        if let Some(end) = self.holes.remove(&to) {
-            to = end;
-        }
-        self.holes.insert(from, to);
+        self.free(extent);
         idle
     }
 
@@ -182,7 +220,7 @@ mod tests {
         assert!(d.start >= c.start + (2 << 20) + GUARD_BYTES);
         assert_eq!(a.fresh, [BASE..BASE + GRANULE_BYTES]);
         assert!(b.fresh.is_empty());
-        assert_eq!(space.committed(), 3 * GRANULE_BYTES);
+        assert_eq!(space.committed, 3 * GRANULE_BYTES);
     }
 
     #[test]
@@ -192,8 +230,23 @@ mod tests {
         assert_eq!(space.allocate(1, &[]), None);
         let idle = space.release(big.start, 16 << 20, big.extent);
         assert_eq!(idle, [big.start..big.start + (16 << 20)]);
-        assert_eq!(space.committed(), 0);
+        assert_eq!(space.committed, 0);
         assert_eq!(space.holes, BTreeMap::from([(BASE, BASE + (64 << 20))]));
+    }
+
+    #[test]
+    fn addresses_without_memory_are_nobody_else_s_and_cost_nothing() {
+        let mut space = space();
+        let a = space.reserve(32 << 20, 4 << 20, &[]).unwrap();
+        assert_eq!((a % (4 << 20), space.room()), (0, 16 << 20));
+        let b = space.allocate(2 << 20, &[]).unwrap();
+        assert!(b.start >= a + (32 << 20) || b.start + (2 << 20) <= a);
+        assert_eq!(space.reserve(64 << 20, GRANULE_BYTES, &[]), None);
+        space.unreserve(a..a + (32 << 20));
+        space.release(b.start, 2 << 20, b.extent);
+        assert_eq!(space.holes, BTreeMap::from([(BASE, BASE + (64 << 20))]));
+        space.elsewhere().store(15 << 20, Ordering::Relaxed);
+        assert_eq!(space.allocate(2 << 20, &[]), None);
     }
 
     #[test]

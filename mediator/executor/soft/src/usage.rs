@@ -64,6 +64,11 @@ impl Usage {
         Use { usage: self, number, touched }
     }
 
+    /// Nobody uses memory.
+    pub(crate) fn idle(&self) -> bool {
+        lock(&self.active).uses.is_empty()
+    }
+
     /// Waits until every use that has begun by now has ended.
     pub(crate) fn wait_all(&self) {
         let mut active = lock(&self.active);

@@ -73,6 +73,17 @@ impl Window {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Maps a file's memory at whole granules, which hold nothing.
+    pub(crate) fn map(&self, range: &Range<u64>, file: i32, offset: u64) -> io::Result<()> {
+        self.inside(range)?;
+        let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: replaces addresses without memory inside the window (checked above) that are reserved and that nothing else
+        // is mapped at (`Memory::map`).
+        let got = unsafe { libc::mmap(pointer(range.start), bytes(range), access, flags, file, offset) };
+        if got == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Gives whole granules back. Nothing may use them any more.
     pub(crate) fn decommit(&self, range: &Range<u64>) -> io::Result<()> {
         self.inside(range)?;

@@ -40,4 +40,6 @@ pub(crate) enum Work {
     WriteValue { address: u64, word: Word },
     /// Waits for a word.
     WaitValue(WaitValue),
+    /// Memory of a pool is the pool's again.
+    Free { address: u64 },
 }

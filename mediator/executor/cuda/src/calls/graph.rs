@@ -97,7 +97,7 @@ impl Host for Cuda {
 
     fn cuGraphLaunch(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
-        self.driver.cuGraphLaunch(exec.raw, stream.raw)
+        self.launch_charged(|| self.driver.cuGraphLaunch(exec.raw, stream.raw))
     }
 
     fn cuGraphExecDestroy(&self, _: &mut Thread, exec: CUgraphExec) -> CuResult<()> {

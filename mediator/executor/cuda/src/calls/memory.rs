@@ -7,6 +7,7 @@ use cuda_api::calls::memory::Host;
 use cuda_api::types::*;
 
 use crate::Cuda;
+use crate::memory::FreedKind;
 use crate::ranges::Avoid;
 use crate::thread::Thread;
 
@@ -104,6 +105,9 @@ impl Host for Cuda {
         if dptr == 0 {
             return Ok(());
         }
+        if self.memory.freed_kind(dptr)? != FreedKind::Device {
+            return self.free_pooled(dptr);
+        }
         let len = self.memory.remove_device(dptr)?;
         self.free(dptr)?;
         self.give_back(len);
@@ -113,6 +117,7 @@ impl Host for Cuda {
     fn cuMemGetInfo_v2(&self, _: &mut Thread) -> CuResult<(usize, usize)> {
         let (free, total) = self.driver.cuMemGetInfo_v2()?;
         let Some(quota) = self.config.memory_bytes else { return Ok((free, total)) };
+        self.settle_reserves(false);
         let left = quota.saturating_sub(self.used.load(std::sync::atomic::Ordering::Acquire));
         let least = |bytes: usize, most: u64| usize::try_from(most).map_or(bytes, |most| bytes.min(most));
         Ok((least(free, left), least(total, quota)))

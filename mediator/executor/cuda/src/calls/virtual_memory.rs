@@ -1,4 +1,5 @@
-//! Virtual memory management: reserved addresses, physical memory, and the mapping of one to the other.
+//! Virtual memory management: reserved addresses, physical memory, and the mapping of one to the other. What the chapter has of
+//! pools is in `pools.rs`.
 
 use std::sync::Arc;
 
@@ -157,5 +158,79 @@ impl Host for Cuda {
         // SAFETY: properties of numbers only (checked), in a local.
         let found = unsafe { self.driver.cuMemGetAllocationGranularity(&raw const prop, option) };
         found.map(|(granularity,)| granularity)
+    }
+
+    fn cuMemGetAccess(&self, _: &mut Thread, location: &CUmemLocation, ptr: CUdeviceptr) -> CuResult<u64> {
+        self.memory.check_in_mapping(ptr)?;
+        // SAFETY: a location on a private copy of the frame; an address in a mapping of this session's.
+        unsafe { self.driver.cuMemGetAccess(&raw const *location, ptr) }.map(|(flags,)| flags)
+    }
+
+    fn cuDeviceGetDefaultMemPool(&self, _: &mut Thread, pool: CUmemoryPool, dev: CUdevice) -> CuResult<()> {
+        self.default_pool(pool, dev)
+    }
+
+    fn cuDeviceSetMemPool(&self, _: &mut Thread, dev: CUdevice, pool: CUmemoryPool) -> CuResult<()> {
+        self.set_pool(dev, pool)
+    }
+
+    fn cuMemPoolCreate(&self, _: &mut Thread, pool: CUmemoryPool, props: &CUmemPoolProps) -> CuResult<()> {
+        self.create_pool(pool, props)
+    }
+
+    fn cuMemPoolDestroy(&self, _: &mut Thread, pool: CUmemoryPool) -> CuResult<()> {
+        self.destroy_pool(pool)
+    }
+
+    fn cuMemPoolTrimTo(&self, _: &mut Thread, pool: CUmemoryPool, keep: usize) -> CuResult<()> {
+        self.trim_pool(pool, keep)
+    }
+
+    fn cuMemPoolSetAttribute(
+        &self,
+        _: &mut Thread,
+        pool: CUmemoryPool,
+        attr: u32,
+        value: u64,
+    ) -> CuResult<()> {
+        self.set_pool_attribute(pool, attr, value)
+    }
+
+    fn cuMemPoolGetAttribute(&self, _: &mut Thread, pool: CUmemoryPool, attr: u32) -> CuResult<u64> {
+        self.pool_attribute(pool, attr)
+    }
+
+    fn cuMemPoolSetAccess(
+        &self,
+        _: &mut Thread,
+        pool: CUmemoryPool,
+        map: &[CUmemAccessDesc],
+        count: usize,
+    ) -> CuResult<()> {
+        self.set_pool_access(pool, map, count)
+    }
+
+    fn cuMemPoolGetAccess(
+        &self,
+        _: &mut Thread,
+        pool: CUmemoryPool,
+        location: &CUmemLocation,
+    ) -> CuResult<u32> {
+        self.pool_access(pool, location)
+    }
+
+    fn cuMemAllocAsync(
+        &self,
+        thread: &mut Thread,
+        size: usize,
+        pool: CUmemoryPool,
+        stream: CUstream,
+        avoid: &[u8],
+    ) -> CuResult<(CUdeviceptr, u32)> {
+        self.allocate_in_stream(thread, size, pool, stream, avoid)
+    }
+
+    fn cuMemFreeAsync(&self, _: &mut Thread, dptr: CUdeviceptr, stream: CUstream) -> CuResult<()> {
+        self.free_in_stream(dptr, stream)
     }
 }

@@ -61,7 +61,7 @@ fn only_mapped_guest_memory_is_registered() {
     assert_eq!(memory.region(0x10010, 0x1ff0), Ok(true));
     assert_eq!(memory.region(0x10010, 0x2000), Err(CUresult::INVALID_VALUE));
     assert_eq!(memory.region(0x20000, 0x1000), Ok(false));
-    memory.add_registered(0x10010, 0x100, false).unwrap();
+    memory.add_registered(0x10010, 0x100, None).unwrap();
     memory.add_registered(0x20000, 0x1000, true).unwrap();
     assert!(memory.is_host(0x10010) && !memory.is_host(0x1000f));
     assert_eq!(memory.check(0x20000, 0x1000, Read), Ok(()));
@@ -94,4 +94,43 @@ fn mappings_that_follow_one_another_are_one_range() {
     assert_eq!(memory.remove_reserved(0x10_0000, 0x8000), BAD);
     assert_eq!(memory.remove_reserved(0x10_0000, 0x10_0000), Ok(()));
     assert_eq!(memory.check_reserved(0x10_0000, 1), BAD);
+}
+
+#[test]
+fn a_pool_s_memory_is_there_until_it_is_freed_and_belongs_to_no_context() {
+    let memory = memory();
+    memory.add_pooled(0x1000, 0x100, None).unwrap();
+    assert_eq!(memory.check(0x1000, 0x100, Write), Ok(()));
+    assert_eq!(memory.forget_context(1), 0);
+    assert_eq!(memory.freed_kind(0x1000), Ok(FreedKind::Pooled));
+    assert_eq!(memory.freed_kind(0x1008), Err(CUresult::INVALID_VALUE));
+    assert_eq!(memory.remove_device(0x1000), Err(CUresult::INVALID_VALUE));
+    assert_eq!(memory.add_pooled(0x1080, 8, None), BAD, "not while it is allocated");
+    assert_eq!(memory.remove_pooled(0x1000), Ok(0x100));
+    assert_eq!(memory.check(0x1000, 1, Read), BAD);
+    assert_eq!(memory.freed_kind(0x1000), Err(CUresult::INVALID_VALUE));
+}
+
+#[test]
+fn a_graph_s_memory_gives_way_to_what_the_driver_puts_there() {
+    let memory = memory();
+    memory.add_pooled(0x1000, 0x1000, Some(7)).unwrap();
+    memory.add_pooled(0x2000, 0x1000, Some(8)).unwrap();
+    assert_eq!(memory.freed_kind(0x1000), Ok(FreedKind::Graph));
+    assert_eq!((memory.graph_bytes(7), memory.graph_bytes(9), memory.has_graph_memory()), (0x1000, 0, true));
+    memory.add_pooled(0x1800, 0x100, None).unwrap();
+    assert_eq!(memory.check(0x1000, 1, Read), BAD);
+    assert_eq!(memory.check(0x1800, 0x100, Write), Ok(()));
+    assert_eq!(memory.check(0x2000, 0x1000, Write), Ok(()));
+}
+
+#[test]
+fn only_mappings_have_access_to_ask_for() {
+    let memory = memory();
+    memory.add_device(0x1000, 0x100, 1).unwrap();
+    memory.add_reserved(0x10_0000, 0x10_0000).unwrap();
+    memory.add_mapped(0x10_0000, 0x1000, 1).unwrap();
+    assert_eq!(memory.check_in_mapping(0x10_0fff), Ok(()));
+    assert_eq!(memory.check_in_mapping(0x10_1000), BAD);
+    assert_eq!(memory.check_in_mapping(0x1000), BAD);
 }

@@ -52,7 +52,9 @@ impl Host for Soft {
     fn cuCtxSynchronize(&self, thread: &mut Thread, ctx: CUcontext) -> CuResult<()> {
         let id =
             if ctx.is_null() { self.context(thread)?.id } else { read(&self.contexts).by_handle(ctx)?.id };
-        self.device.wait_idle(Some(id), None).map(|_| ())
+        self.device.wait_idle(Some(id), None)?;
+        self.device.memory.trim(None, None);
+        Ok(())
     }
 
     fn cuCtxGetLimit(&self, thread: &mut Thread, limit: u32) -> CuResult<usize> {

@@ -14,7 +14,7 @@ const HOST_REGISTER_IOMEMORY: u32 = 4;
 const HOST_REGISTER_READ_ONLY: u32 = 8;
 
 /// Pairs of (start, length), 8 bytes each.
-fn ranges(bytes: &[u8]) -> CuResult<Vec<Range<u64>>> {
+pub(crate) fn ranges(bytes: &[u8]) -> CuResult<Vec<Range<u64>>> {
     let (pairs, rest) = bytes.as_chunks::<16>();
     if !rest.is_empty() {
         return Err(CUresult::INVALID_VALUE);
@@ -49,6 +49,12 @@ impl Host for Soft {
             return Ok(());
         }
         self.context(thread)?;
+        if self.device.memory.is_pooled(dptr) {
+            self.device.memory.end_pooled(dptr)?;
+            self.device.wait_idle(None, None)?;
+            self.device.memory.park(dptr);
+            return Ok(());
+        }
         if !self.device.memory.is_base(dptr) {
             return Err(CUresult::INVALID_VALUE);
         }

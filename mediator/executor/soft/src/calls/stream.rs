@@ -89,7 +89,9 @@ impl Host for Soft {
     fn cuStreamSynchronize(&self, thread: &mut Thread, stream: CUstream) -> CuResult<()> {
         let (stream, _) = self.stream(thread, stream)?;
         let ends = self.device.with_streams(|s| s.ends(stream));
-        self.device.wait(&ends, None).map(|_| ())
+        self.device.wait(&ends, None)?;
+        self.device.memory.trim(None, None);
+        Ok(())
     }
 
     fn cuStreamQuery(&self, thread: &mut Thread, stream: CUstream) -> CuResult<()> {

@@ -1,0 +1,49 @@
+//! Physical memory of virtual memory management: files in memory, which can be mapped at several addresses.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Memory without an address of its own. It counts as the device's as long as a handle or a mapping holds it.
+pub(crate) struct Physical {
+    file: OwnedFd,
+    len: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Physical {
+    /// `len` bytes, zeroed, counted in `total`.
+    pub(crate) fn new(len: u64, total: &Arc<AtomicU64>) -> io::Result<Self> {
+        // SAFETY: a name that lives as long as the call.
+        let fd = unsafe { libc::memfd_create(c"vgpu-memory".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else has.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let size = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: an open descriptor.
+        if unsafe { libc::ftruncate(file.as_raw_fd(), size) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        total.fetch_add(len, Ordering::AcqRel);
+        Ok(Physical { file, len, total: total.clone() })
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What to map.
+    pub(crate) fn file(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Drop for Physical {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.len, Ordering::AcqRel);
+    }
+}
