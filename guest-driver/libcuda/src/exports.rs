@@ -19,7 +19,7 @@ impl PerThread for CUstream {
 macro_rules! unchanged {
     ($($t:ty),+) => { $( impl PerThread for $t { fn per_thread(self) -> Self { self } } )+ };
 }
-unchanged!(u8, u16, u32, u64, i32, usize, CUevent, CUfunction, CUgraph, CUgraphExec);
+unchanged!(u8, u16, u32, u64, i32, usize, CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec);
 impl<T> PerThread for *const T {
     fn per_thread(self) -> Self {
         self
@@ -117,9 +117,13 @@ macro_rules! export {
 
 /// The hand-written halves, by the names of their rows.
 mod custom {
+    pub use crate::array::*;
+    pub use crate::array_copy::*;
     pub use crate::capture::*;
     pub use crate::context::*;
     pub use crate::copy::*;
+    pub use crate::copy_batch::*;
+    pub use crate::copy_shape::*;
     pub use crate::device::*;
     pub use crate::entry::*;
     pub use crate::export_table::cuGetExportTable;
@@ -133,6 +137,7 @@ mod custom {
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
     pub use crate::stream::*;
     pub use crate::tensor_map::*;
+    pub use crate::texture::*;
     pub use crate::virtual_memory::*;
 }
 

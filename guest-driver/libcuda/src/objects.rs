@@ -211,6 +211,10 @@ pub struct Objects {
     pub pools: Table<Owned>,
     /// Physical allocations.
     pub allocations: Table<Owned>,
+    /// Arrays, levels of mipmapped arrays and planes.
+    pub arrays: Table<Owned>,
+    /// Mipmapped arrays.
+    pub mipmapped_arrays: Table<Owned>,
 }
 
 impl Default for Objects {
@@ -228,6 +232,8 @@ impl Default for Objects {
             graph_nodes: Table::new(HandleKind::GraphNode),
             pools: Table::new(HandleKind::MemPool),
             allocations: Table::new(HandleKind::Allocation),
+            arrays: Table::new(HandleKind::Array),
+            mipmapped_arrays: Table::new(HandleKind::MipmappedArray),
         }
     }
 }
@@ -241,6 +247,8 @@ impl Objects {
             HandleKind::GraphNode => Some(&self.graph_nodes),
             HandleKind::MemPool => Some(&self.pools),
             HandleKind::Allocation => Some(&self.allocations),
+            HandleKind::Array => Some(&self.arrays),
+            HandleKind::MipmappedArray => Some(&self.mipmapped_arrays),
             _ => None,
         }
     }
@@ -285,7 +293,14 @@ impl Objects {
 
     /// Everything that belongs to a context is gone with it.
     pub fn remove_of_context(&self, context: u64) {
-        for table in [&self.events, &self.graphs, &self.graph_execs, &self.graph_nodes] {
+        for table in [
+            &self.events,
+            &self.graphs,
+            &self.graph_execs,
+            &self.graph_nodes,
+            &self.arrays,
+            &self.mipmapped_arrays,
+        ] {
             for (handle, record) in table.all() {
                 if record.context == context {
                     table.remove(handle);

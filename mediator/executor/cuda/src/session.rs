@@ -16,9 +16,10 @@ use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
 use crate::nodes::Nodes;
-use crate::objects::{Allocation, Event, Function, Graph, GraphExec, Library, Module, Stream};
+use crate::objects::{Allocation, Array, Event, Function, Graph, GraphExec, Library, Mipmap, Module, Stream};
 use crate::table::Table;
 use crate::thread::Thread;
+use crate::views::Views;
 use crate::{Unavailable, attributes};
 
 /// Objects of a session.
@@ -28,6 +29,7 @@ const MODULES_MAX: usize = 1 << 14;
 const FUNCTIONS_MAX: usize = 1 << 18;
 const GRAPHS_MAX: usize = 1 << 16;
 const ALLOCATIONS_MAX: usize = 1 << 18;
+const ARRAYS_MAX: usize = 1 << 16;
 
 /// What the VM was given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +56,9 @@ pub struct Cuda {
     pub(crate) graphs: Table<CUgraph, Graph>,
     pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
+    pub(crate) arrays: Table<CUarray, Array>,
+    pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
+    pub(crate) views: Mutex<Views>,
     pub(crate) memory: Memory<Arc<Allocation>>,
     /// Bytes of device memory that the session has.
     pub(crate) used: Arc<AtomicU64>,
@@ -90,6 +95,9 @@ impl Cuda {
             graphs: Table::new(GRAPHS_MAX),
             graph_execs: Table::new(GRAPHS_MAX),
             allocations: Table::new(ALLOCATIONS_MAX),
+            arrays: Table::new(ARRAYS_MAX),
+            mipmaps: Table::new(ARRAYS_MAX),
+            views: Mutex::default(),
             memory: Memory::new(),
             used: Arc::default(),
             images: Mutex::default(),
@@ -198,6 +206,10 @@ impl Cuda {
         for module in self.modules.remove_if(|module| is(&module.context)) {
             self.memory.forget_variables(module.owner());
         }
+        let views = lock(&self.views).remove_of(context.id);
+        drop(views);
+        drop(self.arrays.remove_if(|object| is(&object.context)));
+        drop(self.mipmaps.remove_if(|object| is(&object.context)));
         drop(self.events.remove_if(|object| is(&object.context)));
         drop(self.streams.remove_if(|object| is(&object.context)));
         self.give_back(self.memory.forget_context(context.id));

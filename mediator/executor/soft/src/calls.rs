@@ -8,6 +8,7 @@ pub(crate) mod library;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
+pub(crate) mod shape;
 pub(crate) mod stream;
 
 use cuda_api::calls;

@@ -58,6 +58,7 @@ mod lock;
 mod memory;
 mod overtake;
 mod program;
+mod shape;
 mod soft;
 mod space;
 mod streams;
