@@ -10,7 +10,7 @@ use cuda_api::types::{CUarray, CUmipmappedArray, Handle};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
-use crate::objects::lock;
+use crate::objects::{Objects, lock};
 use crate::process::initialised;
 use crate::thread;
 
@@ -55,6 +55,12 @@ fn forget<W: Handle>(whole: W) -> CuResult<()> {
         process.objects.remove_plain(CUarray(array));
     }
     Ok(())
+}
+
+/// What is no longer alive has no parts: its handle may come to name something else.
+pub fn forget_dead(objects: &Objects) {
+    lock(&PARTS)
+        .retain(|(whole, _), _| objects.arrays.is_live(*whole) || objects.mipmapped_arrays.is_live(*whole));
 }
 
 /// cuMipmappedArrayGetLevel.

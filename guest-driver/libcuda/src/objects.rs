@@ -307,6 +307,7 @@ impl Objects {
                 }
             }
         }
+        crate::array::forget_dead(self);
         for (handle, record) in self.streams.all() {
             if record.context == context {
                 self.streams.remove(handle);

@@ -1,5 +1,6 @@
 //! The chapters of the call table, as far as this executor does them. What a chapter leaves out is refused by name.
 
+pub(crate) mod array;
 pub(crate) mod context;
 pub(crate) mod copy;
 pub(crate) mod event;
@@ -17,8 +18,7 @@ use crate::Soft;
 
 // Devices are known since the session opened: that chapter does not travel.
 impl calls::device::Host for Soft {}
-// Refused as families: graphs and capture, virtual memory and pools, tensor maps and textures, interoperation.
+// Refused as families: graphs and capture, virtual memory and pools, interoperation.
 impl calls::graph::Host for Soft {}
 impl calls::virtual_memory::Host for Soft {}
-impl calls::texture::Host for Soft {}
 impl calls::interop::Host for Soft {}

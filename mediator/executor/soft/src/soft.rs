@@ -11,6 +11,7 @@ use cuda_api::info::VmInfo;
 use cuda_api::types::*;
 
 use crate::attributes;
+use crate::calls::array::{Array, Mipmap};
 use crate::calls::event::Event;
 use crate::config::SoftConfig;
 use crate::context::{Context, Contexts};
@@ -28,6 +29,7 @@ const STREAMS_MAX: usize = 4096;
 const EVENTS_MAX: usize = 1 << 18;
 const MODULES_MAX: usize = 1 << 14;
 const FUNCTIONS_MAX: usize = 1 << 18;
+const ARRAYS_MAX: usize = 1 << 16;
 /// Names of which a warning is remembered, so that it comes once.
 const WARNED_MAX: usize = 1024;
 
@@ -49,6 +51,8 @@ pub struct Soft {
     pub(crate) libraries: Table<CUlibrary, Library>,
     pub(crate) functions: Table<CUfunction, Function>,
     pub(crate) kernels: Table<CUkernel, Function>,
+    pub(crate) arrays: Table<CUarray, Array>,
+    pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
     pub(crate) images: Mutex<Images>,
     warned: Mutex<HashSet<String>>,
 }
@@ -81,6 +85,8 @@ impl Soft {
             libraries: Table::new(MODULES_MAX),
             functions: Table::new(FUNCTIONS_MAX),
             kernels: Table::new(FUNCTIONS_MAX),
+            arrays: Table::new(ARRAYS_MAX),
+            mipmaps: Table::new(ARRAYS_MAX),
             images: Mutex::default(),
             warned: Mutex::default(),
         })
@@ -146,6 +152,8 @@ impl Soft {
         let _ = self.device.wait_idle(Some(id), None);
         self.streams.remove_if(|s| s.context == id);
         self.events.remove_if(|e| e.context == id);
+        self.arrays.remove_if(|a| a.context == id);
+        self.mipmaps.remove_if(|m| m.context == id);
         self.functions.remove_if(|f| f.context == Some(id));
         self.device.with_streams(|s| s.remove_context(id));
         for module in self.modules.remove_if(|m| m.context == id) {

@@ -6,6 +6,7 @@ mod driver;
 
 use cuda_api::CuResult;
 use cuda_api::calls::copy::row;
+use cuda_api::calls::texture::row as texture;
 use cuda_api::types::*;
 use cuda_api::wire::{Bulk, Fill};
 use driver::*;
@@ -135,8 +136,8 @@ fn ends_that_are_none_are_refused() {
     let at = numbered(&mut g, 64);
     let good = memory(at, 8, 8, (0, 0, 0));
     let array = CopyEnd { kind: CopyEnd::ARRAY, ..good };
-    assert_eq!(between(&mut g, &shape(good, array, (8, 1, 1))), Err(CUresult::NOT_SUPPORTED));
-    assert_eq!(between(&mut g, &shape(array, good, (8, 1, 1))), Err(CUresult::NOT_SUPPORTED));
+    assert_eq!(between(&mut g, &shape(good, array, (8, 1, 1))), Err(CUresult::INVALID_HANDLE));
+    assert_eq!(between(&mut g, &shape(array, good, (8, 1, 1))), Err(CUresult::INVALID_HANDLE));
     assert_eq!(between(&mut g, &shape(good, BYTES, (8, 1, 1))), Err(CUresult::INVALID_VALUE));
     let unknown = CopyEnd { kind: 7, ..good };
     assert_eq!(between(&mut g, &shape(unknown, good, (8, 1, 1))), Err(CUresult::INVALID_VALUE));
@@ -200,4 +201,96 @@ fn between_contexts_is_a_copy() {
     assert_eq!(g.get(to, 64).unwrap(), (0..64).collect::<Vec<u8>>());
     let beyond = g.call::<row::cuMemcpyPeer>((to, mine, from, mine, 65));
     assert_eq!(beyond, Err(CUresult::INVALID_VALUE));
+}
+
+fn solid(width: u64, height: u64, depth: u64, num_channels: u32, flags: u32) -> CUDA_ARRAY3D_DESCRIPTOR {
+    CUDA_ARRAY3D_DESCRIPTOR { width, height, depth, format: 0x20, num_channels, flags, reserved: 0 }
+}
+
+fn array_end(array: CUarray, (x, y, z): (u64, u64, u64)) -> CopyEnd {
+    CopyEnd { kind: CopyEnd::ARRAY, at: array.0, x, y, z, ..BYTES }
+}
+
+#[test]
+fn an_array_keeps_what_is_copied_into_it() {
+    let mut g = session(64);
+    let before = g.left();
+    let array: CUarray = handle(5);
+    let descriptor = solid(8, 4, 2, 2, 0);
+    g.call::<texture::cuArray3DCreate_v2>((array, &descriptor)).unwrap();
+    assert_eq!(g.call::<texture::cuArray3DGetDescriptor_v2>((array,)), Ok(descriptor));
+    let bytes: Vec<u8> = (0..=255).chain(0..=255).collect();
+    let whole = (64, 4, 2);
+    copy_in(&mut g, &shape(array_end(array, (0, 0, 0)), BYTES, whole), &bytes, STREAM_DEFAULT).unwrap();
+    let part = copy_out(&mut g, &shape(BYTES, array_end(array, (8, 1, 1)), (16, 2, 1)), 32).unwrap();
+    assert_eq!((part[0], part[15], part[16]), (72, 87, 136));
+    for (place, size) in [
+        ((4, 0, 0), (8, 1, 1)),
+        ((0, 0, 0), (12, 1, 1)),
+        ((64, 0, 0), (8, 1, 1)),
+        ((0, 4, 0), (8, 1, 1)),
+        ((0, 0, 2), (8, 1, 1)),
+        ((u64::MAX - 7, 0, 0), (8, 1, 1)),
+    ] {
+        let len = size.0 * size.1 * size.2;
+        let out = copy_out(&mut g, &shape(BYTES, array_end(array, place), size), len);
+        assert_eq!(out, Err(CUresult::INVALID_VALUE), "{place:?} {size:?}");
+    }
+    assert_eq!(g.call::<texture::cuArrayDestroy>((array,)), Ok(()));
+    assert_eq!(g.left(), before);
+    assert_eq!(g.call::<texture::cuArrayDestroy>((array,)), Err(CUresult::INVALID_HANDLE));
+    for bad in [
+        solid(0, 4, 2, 2, 0),
+        solid(8, 0, 2, 2, 0),
+        solid(8, 4, 2, 3, 0),
+        solid(8, 4, 6, 1, 4),
+        solid(8, 4, 2, 1, 0x40),
+        solid(u64::MAX, 1, 1, 1, 0),
+        CUDA_ARRAY3D_DESCRIPTOR { format: 0x77, ..descriptor },
+    ] {
+        assert_eq!(
+            g.call::<texture::cuArray3DCreate_v2>((array, &bad)),
+            Err(CUresult::INVALID_VALUE),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn a_row_is_copied_at_offsets() {
+    let mut g = session(64);
+    let (a, b): (CUarray, CUarray) = (handle(5), handle(6));
+    let row = CUDA_ARRAY_DESCRIPTOR { width: 64, height: 0, format: 1, num_channels: 1 };
+    g.call::<texture::cuArrayCreate_v2>((a, &row)).unwrap();
+    g.call::<texture::cuArrayCreate_v2>((b, &row)).unwrap();
+    let bytes: Vec<u8> = (0..64).collect();
+    g.call::<row::vgpuArrayIn>((a, 0, Bulk::Inline(&bytes), STREAM_DEFAULT)).unwrap();
+    g.call::<texture::cuMemcpyAtoA_v2>((b, 10, a, 20, 30)).unwrap();
+    let memory = g.alloc(64).unwrap();
+    g.call::<texture::cuMemcpyAtoD_v2>((memory, b, 12, 8)).unwrap();
+    assert_eq!(g.get(memory, 8).unwrap(), (22..30).collect::<Vec<u8>>());
+    g.call::<texture::cuMemcpyDtoA_v2>((a, 60, memory, 4)).unwrap();
+    let out = g.call::<row::vgpuArrayOut>((a, 58, Fill::Inline { len: 6 }, STREAM_DEFAULT));
+    assert_eq!(out, Ok(vec![58, 59, 22, 23, 24, 25]));
+    let over = g.call::<row::vgpuArrayIn>((a, 60, Bulk::Inline(&bytes[..5]), STREAM_DEFAULT));
+    assert_eq!(over, Err(CUresult::INVALID_VALUE));
+    assert_eq!(g.call::<texture::cuMemcpyAtoA_v2>((b, 60, a, 0, 5)), Err(CUresult::INVALID_VALUE));
+    assert_eq!(g.call::<texture::cuMemcpyAtoD_v2>((memory, a, usize::MAX, 8)), Err(CUresult::INVALID_VALUE));
+}
+
+#[test]
+fn levels_belong_to_their_mipmapped_array() {
+    let mut g = session(64);
+    let before = g.left();
+    let (mipmap, level): (CUmipmappedArray, CUarray) = (handle(5), handle(6));
+    g.call::<texture::cuMipmappedArrayCreate>((mipmap, &solid(16, 8, 0, 1, 0), 99)).unwrap();
+    g.call::<texture::cuMipmappedArrayGetLevel>((level, mipmap, 2)).unwrap();
+    let descriptor = g.call::<texture::cuArray3DGetDescriptor_v2>((level,)).unwrap();
+    assert_eq!((descriptor.width, descriptor.height, descriptor.depth), (4, 2, 0));
+    let beyond = g.call::<texture::cuMipmappedArrayGetLevel>((handle(7), mipmap, 5));
+    assert_eq!(beyond, Err(CUresult::INVALID_VALUE), "16, 8, 4, 2, 1");
+    assert_eq!(g.call::<texture::cuArrayDestroy>((level,)), Err(CUresult::INVALID_HANDLE));
+    g.call::<texture::cuMipmappedArrayDestroy>((mipmap,)).unwrap();
+    assert_eq!(g.call::<texture::cuArray3DGetDescriptor_v2>((level,)), Err(CUresult::INVALID_HANDLE));
+    assert_eq!(g.left(), before);
 }

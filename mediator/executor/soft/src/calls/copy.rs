@@ -221,6 +221,52 @@ impl Host for Soft {
         self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
     }
 
+    fn vgpuArrayIn(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.array_in(thread, array, offset, &bytes, stream)
+    }
+
+    fn vgpuArrayOut(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        self.array_out(thread, array, offset, to, stream)
+    }
+
+    fn vgpuArrayFromHost(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        src: CUdeviceptr,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.memory_to_array(thread, array, offset, src, len, stream)
+    }
+
+    fn vgpuArrayToHost(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        array: CUarray,
+        offset: usize,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.array_to_memory(thread, dst, array, offset, len, stream)
+    }
+
     fn cuMemsetD8_v2(&self, thread: &mut Thread, dst: CUdeviceptr, value: u8, n: usize) -> CuResult<()> {
         self.fill(self.context(thread)?.legacy, row(dst, Pattern::Bytes(value), n))
     }

@@ -18,11 +18,14 @@ use crate::work::Work;
 const DURING_THE_CALL: u32 = 2;
 
 impl Soft {
+    /// The shape with its arrays as memory.
+    fn flat(&self, shape: &CopyShape) -> CuResult<CopyShape> {
+        let (dst, src) = (self.flattened(&shape.dst, shape)?, self.flattened(&shape.src, shape)?);
+        Ok(CopyShape { dst, src, ..*shape })
+    }
+
     /// An end is memory of the session's for all of the shape.
     fn check_end(&self, end: &CopyEnd, of: &CopyShape, access: Access) -> CuResult<()> {
-        if end.kind == CopyEnd::ARRAY {
-            return Err(self.unsupported("a copy with an array"));
-        }
         let (start, len) = shape::extent(end, of)?;
         self.check_range(start, len, access)
     }
@@ -59,6 +62,7 @@ impl Soft {
         stream: CUstream,
     ) -> CuResult<()> {
         let (stream, _) = self.stream(thread, stream)?;
+        let shape = &self.flat(shape)?;
         let len = shape::bytes(shape)?;
         let from = source(thread, bytes, len)?;
         self.check_end(&shape.dst, shape, Access::Write)?;
@@ -77,6 +81,7 @@ impl Soft {
         stream: CUstream,
     ) -> CuResult<Filled> {
         let (stream, _) = self.stream(thread, stream)?;
+        let shape = &self.flat(shape)?;
         self.check_end(&shape.src, shape, Access::Read)?;
         let mut reply = Vec::new();
         let to = place(thread, &mut reply, to, shape::bytes(shape)?)?;
@@ -88,6 +93,7 @@ impl Soft {
 
     pub(crate) fn shape_between(&self, thread: &Thread, shape: &CopyShape, stream: CUstream) -> CuResult<()> {
         let (stream, _) = self.stream(thread, stream)?;
+        let shape = &self.flat(shape)?;
         self.check_end(&shape.dst, shape, Access::Write)?;
         self.check_end(&shape.src, shape, Access::Read)?;
         let at_once = shape::bytes(shape)? <= AT_ONCE_BYTES_MAX;
