@@ -149,7 +149,16 @@ pod_samples!(
     FunctionInfo,
     CaptureInfo,
     CUgraphExecUpdateResultInfo,
-    CUtensorMap
+    CUtensorMap,
+    CUarray,
+    CUmipmappedArray,
+    CUDA_ARRAY_DESCRIPTOR,
+    CUDA_ARRAY3D_DESCRIPTOR,
+    CUDA_ARRAY_SPARSE_PROPERTIES,
+    CUDA_ARRAY_MEMORY_REQUIREMENTS,
+    Resource,
+    CUDA_TEXTURE_DESC,
+    CUDA_RESOURCE_VIEW_DESC
 );
 
 macro_rules! tuple_samples {

@@ -63,6 +63,62 @@ cuda_api_macros::calls! { copy;
     0x022b posted ptsz fn cuMemsetD2D32Async(devout dstDevice: [rows(dstPitch, Width * 4, Height)], dstPitch: usize, ui: u32,
         Width: usize, Height: usize, handle hStream: CUstream);
 
+    /// Bytes into memory or an array: a part of a copy of any shape. The source's rows follow one another without gaps.
+    0x0230 posted internal fn vgpuCopyIn() wire (in shape: CopyShape, bulk bytes, hStream: CUstream);
+    /// Bytes out of memory or an array: a part of a copy of any shape. The destination's rows follow one another without gaps.
+    0x0231 sync may_block internal fn vgpuCopyOut() wire (in shape: CopyShape, fill to, hStream: CUstream) -> (fill bytes);
+    /// A copy of any shape between two ends that the worker knows.
+    0x0232 posted internal fn vgpuCopyBetween() wire (in shape: CopyShape, hStream: CUstream);
+    /// Copies in no order between ends that the worker knows. The executor checks their ranges itself.
+    0x0233 posted internal fn vgpuCopyBatch() wire (in copies: [BatchCopy; count], count: usize, hStream: CUstream);
+    /// Bytes into a 1D array.
+    0x0234 posted internal fn vgpuArrayIn() wire (hArray: CUarray, offset: usize, bulk bytes, hStream: CUstream);
+    /// Bytes out of a 1D array.
+    0x0235 sync may_block internal fn vgpuArrayOut() wire (hArray: CUarray, offset: usize, fill to, hStream: CUstream) -> (fill bytes);
+    /// Registered host memory into a 1D array.
+    0x0236 posted internal fn vgpuArrayFromHost() wire (hArray: CUarray, offset: usize, devin src: [len], len: usize, hStream: CUstream);
+    /// A 1D array into registered host memory.
+    0x0237 posted internal fn vgpuArrayToHost() wire (devout dst: [len], hArray: CUarray, offset: usize, len: usize, hStream: CUstream);
+
+    /// A rectangle, between any two ends.
+    0x0240 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptds fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D);
+    /// A rectangle of any pitch. No device of the last decade needs it.
+    0x0241 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptds
+        fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D);
+    /// A rectangle in a stream.
+    0x0242 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptsz
+        fn cuMemcpy2DAsync_v2(pCopy: *const CUDA_MEMCPY2D, hStream: CUstream);
+    /// A box, between any two ends.
+    0x0243 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptds fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D);
+    /// A box in a stream.
+    0x0244 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptsz
+        fn cuMemcpy3DAsync_v2(pCopy: *const CUDA_MEMCPY3D, hStream: CUstream);
+    /// A box between contexts.
+    0x0245 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptds fn cuMemcpy3DPeer(pCopy: *const CUDA_MEMCPY3D);
+    /// A box between contexts, in a stream.
+    0x0246 sync custom "guest-driver/libcuda/src/copy_shape.rs" over vgpuCopyBetween ptsz
+        fn cuMemcpy3DPeerAsync(pCopy: *const CUDA_MEMCPY3D, hStream: CUstream);
+    /// Between contexts.
+    0x0247 sync ptds fn cuMemcpyPeer(devout dstDevice: [ByteCount], handle dstContext: CUcontext, devin srcDevice: [ByteCount],
+        handle srcContext: CUcontext, ByteCount: usize);
+    /// Between contexts, in a stream.
+    0x0248 sync ptsz fn cuMemcpyPeerAsync(devout dstDevice: [ByteCount], handle dstContext: CUcontext, devin srcDevice: [ByteCount],
+        handle srcContext: CUcontext, ByteCount: usize, handle hStream: CUstream);
+    /// Copies in no order, as of CUDA 12.8.
+    0x0249 sync custom "guest-driver/libcuda/src/copy_batch.rs" over vgpuCopyBatch ptsz
+        fn cuMemcpyBatchAsync(dsts: *const CUdeviceptr, srcs: *const CUdeviceptr, sizes: *const usize, count: usize,
+            attrs: *const CUmemcpyAttributes, attrsIdxs: *const usize, numAttrs: usize, failIdx: *mut usize, hStream: CUstream);
+    /// Copies in no order.
+    0x024a sync custom "guest-driver/libcuda/src/copy_batch.rs" over vgpuCopyBatch ptsz
+        fn cuMemcpyBatchAsync_v2(dsts: *const CUdeviceptr, srcs: *const CUdeviceptr, sizes: *const usize, count: usize,
+            attrs: *const CUmemcpyAttributes, attrsIdxs: *const usize, numAttrs: usize, hStream: CUstream);
+    /// Boxes in no order, as of CUDA 12.8. They are carried out one after another.
+    0x024b sync custom "guest-driver/libcuda/src/copy_batch.rs" over vgpuCopyBetween ptsz
+        fn cuMemcpy3DBatchAsync(numOps: usize, opList: *const CUDA_MEMCPY3D_BATCH_OP, failIdx: *mut usize, flags: u64, hStream: CUstream);
+    /// Boxes in no order. They are carried out one after another.
+    0x024c sync custom "guest-driver/libcuda/src/copy_batch.rs" over vgpuCopyBetween ptsz
+        fn cuMemcpy3DBatchAsync_v2(numOps: usize, opList: *const CUDA_MEMCPY3D_BATCH_OP, flags: u64, hStream: CUstream);
+
     // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
     0x0280 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpyDtoD;
     0x0281 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpyDtoDAsync;
@@ -76,24 +132,9 @@ cuda_api_macros::calls! { copy;
     0x0289 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemsetD2D8;
     0x028a refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemsetD32;
     0x028b refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemsetD8;
-
-    // Refused: this shape of copy is not carried.
-    0x028c refused "this shape of copy is not carried" fn cuMemcpy2D;
-    0x028d refused "this shape of copy is not carried" fn cuMemcpy2DAsync;
-    0x028e refused "this shape of copy is not carried" ptsz fn cuMemcpy2DAsync_v2;
-    0x028f refused "this shape of copy is not carried" fn cuMemcpy2DUnaligned;
-    0x0290 refused "this shape of copy is not carried" ptds fn cuMemcpy2DUnaligned_v2;
-    0x0291 refused "this shape of copy is not carried" ptds fn cuMemcpy2D_v2;
-    0x0292 refused "this shape of copy is not carried" fn cuMemcpy3D;
-    0x0293 refused "this shape of copy is not carried" fn cuMemcpy3DAsync;
-    0x0294 refused "this shape of copy is not carried" ptsz fn cuMemcpy3DAsync_v2;
-    0x0295 refused "this shape of copy is not carried" ptsz fn cuMemcpy3DBatchAsync;
-    0x0296 refused "this shape of copy is not carried" ptsz fn cuMemcpy3DBatchAsync_v2;
-    0x0297 refused "this shape of copy is not carried" ptds fn cuMemcpy3DPeer;
-    0x0298 refused "this shape of copy is not carried" ptsz fn cuMemcpy3DPeerAsync;
-    0x0299 refused "this shape of copy is not carried" ptds fn cuMemcpy3D_v2;
-    0x029a refused "this shape of copy is not carried" ptsz fn cuMemcpyBatchAsync;
-    0x029b refused "this shape of copy is not carried" ptsz fn cuMemcpyBatchAsync_v2;
-    0x029c refused "this shape of copy is not carried" ptds fn cuMemcpyPeer;
-    0x029d refused "this shape of copy is not carried" ptsz fn cuMemcpyPeerAsync;
+    0x028c refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpy2D;
+    0x028d refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpy2DAsync;
+    0x028f refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpy2DUnaligned;
+    0x0292 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpy3D;
+    0x0293 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemcpy3DAsync;
 }

@@ -30,6 +30,8 @@ pub enum HandleKind {
     GraphNode,
     MemPool,
     Allocation,
+    Array,
+    MipmappedArray,
 }
 
 /// Objects of one kind that a process may have at once.
@@ -120,6 +122,10 @@ handles! {
     CUmemoryPool MemPool INVALID_VALUE [];
     /// A physical allocation of virtual memory management.
     CUmemGenericAllocationHandle Allocation INVALID_VALUE [];
+    /// An array.
+    CUarray Array INVALID_HANDLE [];
+    /// A mipmapped array.
+    CUmipmappedArray MipmappedArray INVALID_HANDLE [];
 }
 
 /// The default stream.

@@ -6,6 +6,7 @@ macro_rules! pods {
     ($($(#[doc = $doc:literal])+ pub struct $name:ident { $($(#[doc = $fdoc:literal])+ pub $field:ident: $ty:ty,)+ })+) => {
         $(
             $(#[doc = $doc])+
+            #[allow(non_camel_case_types)]
             #[repr(C)]
             #[derive(Debug, Clone, Copy, PartialEq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
             pub struct $name { $($(#[doc = $fdoc])+ pub $field: $ty,)+ }
@@ -134,6 +135,216 @@ pods! {
         /// Data type, rank, interleave, swizzle, L2 promotion, out-of-bounds fill.
         pub modes: [u32; 6],
     }
+
+    /// One end of a copy of any shape. A position in it is `at + (z * rows + y) * pitch + x`, an array's is (x, y, z).
+    pub struct CopyEnd {
+        /// [`CopyEnd::BYTES`], [`CopyEnd::ADDRESS`] or [`CopyEnd::ARRAY`].
+        pub kind: u32,
+        /// Level of a mipmapped array.
+        pub lod: u32,
+        /// The base address, or the array's handle.
+        pub at: u64,
+        /// Bytes from row to row; not of arrays.
+        pub pitch: u64,
+        /// Rows from slice to slice; not of arrays.
+        pub rows: u64,
+        /// Where the copy begins, in bytes.
+        pub x: u64,
+        /// Where the copy begins, in rows.
+        pub y: u64,
+        /// Where the copy begins, in slices.
+        pub z: u64,
+        /// The context that it belongs to, of a copy between contexts; 0 otherwise.
+        pub context: u64,
+    }
+
+    /// A copy of any shape, between two ends.
+    pub struct CopyShape {
+        /// Where to.
+        pub dst: CopyEnd,
+        /// Where from.
+        pub src: CopyEnd,
+        /// Bytes of a row.
+        pub width: u64,
+        /// Rows of a slice.
+        pub height: u64,
+        /// Slices.
+        pub depth: u64,
+        /// [`CopyShape::OF_A_BATCH`], [`CopyShape::SYNCHRONOUS`].
+        pub flags: u64,
+    }
+
+    /// One copy of a batch.
+    pub struct BatchCopy {
+        /// Where to.
+        pub dst: u64,
+        /// Where from.
+        pub src: u64,
+        /// Bytes.
+        pub len: u64,
+        /// CUmemcpySrcAccessOrder.
+        pub order: u32,
+        /// CUmemcpyFlags.
+        pub flags: u32,
+    }
+
+    /// CUDA_ARRAY_DESCRIPTOR.
+    pub struct CUDA_ARRAY_DESCRIPTOR {
+        /// Elements of a row.
+        pub width: u64,
+        /// Rows, 0 of a 1D array.
+        pub height: u64,
+        /// CUarray_format.
+        pub format: u32,
+        /// Channels of an element.
+        pub num_channels: u32,
+    }
+
+    /// CUDA_ARRAY3D_DESCRIPTOR.
+    pub struct CUDA_ARRAY3D_DESCRIPTOR {
+        /// Elements of a row.
+        pub width: u64,
+        /// Rows, 0 of a 1D array.
+        pub height: u64,
+        /// Slices or layers, 0 of a 1D or 2D array.
+        pub depth: u64,
+        /// CUarray_format.
+        pub format: u32,
+        /// Channels of an element.
+        pub num_channels: u32,
+        /// CUDA_ARRAY3D_*.
+        pub flags: u32,
+        /// Padding.
+        pub reserved: u32,
+    }
+
+    /// CUDA_ARRAY_SPARSE_PROPERTIES.
+    pub struct CUDA_ARRAY_SPARSE_PROPERTIES {
+        /// A tile's width, height and depth in elements.
+        pub tile_extent: [u32; 3],
+        /// First level of the mip tail.
+        pub miptail_first_level: u32,
+        /// Bytes of the mip tail.
+        pub miptail_size: u64,
+        /// CU_ARRAY_SPARSE_PROPERTIES_*.
+        pub flags: u32,
+        /// Reserved, and padding.
+        pub reserved: [u32; 5],
+    }
+
+    /// CUDA_ARRAY_MEMORY_REQUIREMENTS.
+    pub struct CUDA_ARRAY_MEMORY_REQUIREMENTS {
+        /// Bytes.
+        pub size: u64,
+        /// Bytes.
+        pub alignment: u64,
+        /// Reserved.
+        pub reserved: [u32; 4],
+    }
+
+    /// What a texture or surface object reads: CUDA_RESOURCE_DESC, with each kind's fields in places of their own.
+    pub struct Resource {
+        /// CUresourcetype.
+        pub kind: u32,
+        /// CUDA_RESOURCE_DESC.flags.
+        pub flags: u32,
+        /// The array's handle, or the memory's address.
+        pub at: u64,
+        /// CUarray_format, of memory.
+        pub format: u32,
+        /// Channels of an element, of memory.
+        pub num_channels: u32,
+        /// Bytes of linear memory, elements of a row of pitched memory.
+        pub width: u64,
+        /// Rows of pitched memory.
+        pub height: u64,
+        /// Bytes from row to row of pitched memory.
+        pub pitch: u64,
+    }
+
+    /// CUDA_TEXTURE_DESC.
+    pub struct CUDA_TEXTURE_DESC {
+        /// CUaddress_mode by dimension.
+        pub address_mode: [u32; 3],
+        /// CUfilter_mode.
+        pub filter_mode: u32,
+        /// CU_TRSF_*.
+        pub flags: u32,
+        /// Largest anisotropy.
+        pub max_anisotropy: u32,
+        /// CUfilter_mode between levels.
+        pub mipmap_filter_mode: u32,
+        /// Bias and clamps of the level, and the border's colour: 32-bit floating point numbers, as bits.
+        pub numbers: [u32; 7],
+        /// Reserved.
+        pub reserved: [u32; 12],
+    }
+
+    /// CUDA_RESOURCE_VIEW_DESC.
+    pub struct CUDA_RESOURCE_VIEW_DESC {
+        /// CUresourceViewFormat.
+        pub format: u32,
+        /// Padding.
+        pub padding: u32,
+        /// Width, height and depth in elements.
+        pub size: [u64; 3],
+        /// First and last level, first and last layer.
+        pub parts: [u32; 4],
+        /// Reserved.
+        pub reserved: [u32; 16],
+    }
+
+    /// The arguments of cuTensorMapEncodeIm2col and cuTensorMapEncodeIm2colWide besides the map.
+    pub struct TensorMapIm2col {
+        /// Device address of the tensor.
+        pub global_address: u64,
+        /// Sizes by dimension.
+        pub global_dim: [u64; 5],
+        /// Strides in bytes; the last is unused.
+        pub global_strides: [u64; 5],
+        /// The pixel box's lower and upper corner, by dimension; of the wide kind only the widths, which come first.
+        pub corners: [[i32; 3]; 2],
+        /// Element strides.
+        pub element_strides: [u32; 5],
+        /// Channels per pixel, pixels per column.
+        pub pixels: [u32; 2],
+        /// Data type, rank, interleave, mode (of the wide kind), swizzle, L2 promotion, out-of-bounds fill.
+        pub modes: [u32; 7],
+    }
+}
+
+impl CopyEnd {
+    /// Rows of bytes in the frame, the reply or the staging buffer.
+    pub const BYTES: u32 = 0;
+    /// Memory that the worker knows by its address.
+    pub const ADDRESS: u32 = 1;
+    /// An array.
+    pub const ARRAY: u32 = 2;
+
+    /// Where a copy of this shape touches an end that is memory: its first byte, and the bytes up to the last.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_VALUE where that does not fit 64 bits.
+    pub fn extent(&self, width: u64, height: u64, depth: u64) -> crate::CuResult<(u64, u64)> {
+        let place = |rows: u64, x: u64| rows.checked_mul(self.pitch)?.checked_add(x);
+        let found = (|| {
+            let first = place(self.z.checked_mul(self.rows)?.checked_add(self.y)?, self.x)?;
+            let last_row = match depth.checked_sub(1)? {
+                0 => 0,
+                slices => slices.checked_mul(self.rows)?,
+            };
+            let len = place(last_row.checked_add(height.checked_sub(1)?)?, width)?;
+            Some((self.at.checked_add(first)?, len))
+        })();
+        found.ok_or(crate::CUresult::INVALID_VALUE)
+    }
+}
+
+impl CopyShape {
+    /// It came in a batch, which cannot be captured.
+    pub const OF_A_BATCH: u64 = 1;
+    /// cuMemcpy3DPeer: ordered with all work of both contexts.
+    pub const SYNCHRONOUS: u64 = 2;
 }
 
 macro_rules! by_value {
@@ -148,4 +359,16 @@ macro_rules! by_value {
         }
     )+ };
 }
-by_value!(FunctionInfo, CaptureInfo, CUgraphExecUpdateResultInfo, CUtensorMap);
+by_value!(
+    FunctionInfo,
+    CaptureInfo,
+    CUgraphExecUpdateResultInfo,
+    CUtensorMap,
+    CUDA_ARRAY_DESCRIPTOR,
+    CUDA_ARRAY3D_DESCRIPTOR,
+    CUDA_ARRAY_SPARSE_PROPERTIES,
+    CUDA_ARRAY_MEMORY_REQUIREMENTS,
+    Resource,
+    CUDA_TEXTURE_DESC,
+    CUDA_RESOURCE_VIEW_DESC
+);

@@ -18,25 +18,26 @@ use crate::thread;
 pub const STAGING_SLOTS: usize = 8;
 
 /// What travels in a frame at most. More is cheaper through staging: the worker then copies it once, not twice.
-const INLINE_LIMIT: usize = 16 * 1024;
+pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
 const _: () = assert!(INLINE_LIMIT <= INLINE_BYTES_MAX);
 
 /// A place in the staging buffer.
 #[derive(Clone, Copy)]
-struct Slot {
-    index: usize,
-    at: *mut u8,
-    offset: u64,
+pub(crate) struct Slot {
+    pub(crate) index: usize,
+    pub(crate) at: *mut u8,
+    pub(crate) offset: u64,
 }
 
 impl Lane<'_> {
-    fn slot_bytes(&mut self) -> CuResult<usize> {
+    /// Bytes of a slot.
+    pub(crate) fn slot_bytes(&mut self) -> CuResult<usize> {
         let (_, len) = self.ring()?.staging().map_err(|e| crate::process::control_failure(&e))?;
         Ok(len / STAGING_SLOTS)
     }
 
     /// The next slot, once the worker is done with it.
-    fn take_slot(&mut self) -> CuResult<Slot> {
+    pub(crate) fn take_slot(&mut self) -> CuResult<Slot> {
         let index = self.state.next_slot;
         self.state.next_slot = (index + 1) % STAGING_SLOTS;
         let busy_until = self.state.staging_slots[index];
@@ -49,7 +50,7 @@ impl Lane<'_> {
     }
 
     /// A bulk frame that uses the slot was sent.
-    fn slot_used(&mut self, slot: Slot) -> CuResult<()> {
+    pub(crate) fn slot_used(&mut self, slot: Slot) -> CuResult<()> {
         self.state.staging_slots[slot.index] = self.ring()?.bulk_submitted();
         Ok(())
     }
@@ -88,7 +89,7 @@ impl Lane<'_> {
     ///
     /// # Safety
     /// `to` has room for `len` bytes.
-    unsafe fn fetch_bytes(
+    pub(crate) unsafe fn fetch_bytes(
         &mut self,
         to: *mut u8,
         len: usize,
@@ -138,18 +139,19 @@ impl Lane<'_> {
 }
 
 /// What a copy's ends are.
-fn is_pinned(process: &Process, address: u64, len: usize) -> bool {
+pub(crate) fn is_pinned(process: &Process, address: u64, len: usize) -> bool {
     process.ranges.check(address, len as u64, Access::Read) == Ok(true)
 }
 
-fn ready(process: &Process, lane: &Lane<'_>) -> CuResult<()> {
+/// The session lives and a context is current.
+pub(crate) fn ready(process: &Process, lane: &Lane<'_>) -> CuResult<()> {
     process.alive()?;
     lane.needs_context()
 }
 
 /// # Safety
 /// `from` has `len` readable bytes.
-unsafe fn host_to_device(
+pub(crate) unsafe fn host_to_device(
     dst: CUdeviceptr,
     from: *const u8,
     len: usize,
@@ -192,7 +194,7 @@ unsafe fn host_to_device(
 
 /// # Safety
 /// `to` has room for `len` bytes.
-unsafe fn device_to_host(
+pub(crate) unsafe fn device_to_host(
     to: *mut u8,
     src: CUdeviceptr,
     len: usize,
@@ -358,7 +360,7 @@ unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResul
 
 /// # Safety
 /// Both ends have `len` readable or writable bytes, or are NULL. They may overlap.
-unsafe fn within_host(dst: u64, src: u64, len: usize) -> CuResult<()> {
+pub(crate) unsafe fn within_host(dst: u64, src: u64, len: usize) -> CuResult<()> {
     if len == 0 {
         return Ok(());
     }

@@ -31,7 +31,9 @@ unchanged!(
     CUgraph,
     CUgraphExec,
     CUmemLocation,
-    CUmemoryPool
+    CUmemoryPool,
+    CUarray,
+    CUcontext
 );
 impl<T> PerThread for *const T {
     fn per_thread(self) -> Self {
@@ -130,9 +132,13 @@ macro_rules! export {
 
 /// The hand-written halves, by the names of their rows.
 mod custom {
+    pub use crate::array::*;
+    pub use crate::array_copy::*;
     pub use crate::capture::*;
     pub use crate::context::*;
     pub use crate::copy::*;
+    pub use crate::copy_batch::*;
+    pub use crate::copy_shape::*;
     pub use crate::device::*;
     pub use crate::entry::*;
     pub use crate::export_table::cuGetExportTable;
@@ -148,6 +154,7 @@ mod custom {
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
     pub use crate::stream::*;
     pub use crate::tensor_map::*;
+    pub use crate::texture::*;
     pub use crate::virtual_memory::*;
 }
 

@@ -41,10 +41,14 @@
 const _: () =
     assert!(size_of::<usize>() == size_of::<u64>(), "CUDA's driver library exists for 64-bit machines only");
 
+pub mod array;
+pub mod array_copy;
 pub mod capture;
 pub mod cls;
 pub mod context;
 pub mod copy;
+pub mod copy_batch;
+pub mod copy_shape;
 pub mod device;
 pub mod entry;
 pub mod export_table;
@@ -69,5 +73,6 @@ pub mod ranges;
 pub mod reserve;
 pub mod stream;
 pub mod tensor_map;
+pub mod texture;
 pub mod thread;
 pub mod virtual_memory;

@@ -211,6 +211,10 @@ pub struct Objects {
     pub pools: Table<crate::pools::PoolRecord>,
     /// Physical allocations.
     pub allocations: Table<crate::virtual_memory::AllocationRecord>,
+    /// Arrays, levels of mipmapped arrays and planes.
+    pub arrays: Table<Owned>,
+    /// Mipmapped arrays.
+    pub mipmapped_arrays: Table<Owned>,
 }
 
 impl Default for Objects {
@@ -228,6 +232,8 @@ impl Default for Objects {
             graph_nodes: Table::new(HandleKind::GraphNode),
             pools: Table::new(HandleKind::MemPool),
             allocations: Table::new(HandleKind::Allocation),
+            arrays: Table::new(HandleKind::Array),
+            mipmapped_arrays: Table::new(HandleKind::MipmappedArray),
         }
     }
 }
@@ -239,6 +245,8 @@ impl Objects {
             HandleKind::Graph => Some(&self.graphs),
             HandleKind::GraphExec => Some(&self.graph_execs),
             HandleKind::GraphNode => Some(&self.graph_nodes),
+            HandleKind::Array => Some(&self.arrays),
+            HandleKind::MipmappedArray => Some(&self.mipmapped_arrays),
             _ => None,
         }
     }
@@ -285,13 +293,21 @@ impl Objects {
 
     /// Everything that belongs to a context is gone with it.
     pub fn remove_of_context(&self, context: u64) {
-        for table in [&self.events, &self.graphs, &self.graph_execs, &self.graph_nodes] {
+        for table in [
+            &self.events,
+            &self.graphs,
+            &self.graph_execs,
+            &self.graph_nodes,
+            &self.arrays,
+            &self.mipmapped_arrays,
+        ] {
             for (handle, record) in table.all() {
                 if record.context == context {
                     table.remove(handle);
                 }
             }
         }
+        crate::array::forget_dead(self);
         for (handle, record) in self.streams.all() {
             if record.context == context {
                 self.streams.remove(handle);

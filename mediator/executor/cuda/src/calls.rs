@@ -1,7 +1,9 @@
 //! The chapters of the call table. What a chapter leaves out is refused by name.
 
+pub(crate) mod array;
 pub(crate) mod context;
 pub(crate) mod copy;
+pub(crate) mod copy_shape;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod launch;
@@ -11,6 +13,7 @@ pub(crate) mod module;
 pub(crate) mod pools;
 pub(crate) mod stream;
 pub(crate) mod tensor_map;
+pub(crate) mod texture;
 pub(crate) mod virtual_memory;
 
 use cuda_api::calls;

@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuda_api::CuResult;
 use cuda_api::types::{
+    CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES,
+    CUDA_ARRAY3D_DESCRIPTOR, CUDA_MEMCPY3D, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC,
     CUgraphExecUpdateResultInfo, CUmemAccessDesc, CUmemAllocationProp, CUmemLocation, CUmemPoolProps,
-    CUresult, CUtensorMap,
+    CUmemcpyAttributes, CUresult, CUtensorMap,
 };
 use libloading::os::unix::Library;
 
@@ -36,6 +38,14 @@ pub(crate) struct LaunchConfig {
     pub(crate) stream: Raw,
     pub(crate) attributes: *const LaunchAttribute,
     pub(crate) attribute_count: u32,
+}
+
+/// CUDA_RESOURCE_DESC: its fields are a handle, or an address, format and channels, and sizes, as the kind says.
+#[repr(C)]
+pub(crate) struct ResourceDesc {
+    pub(crate) kind: u32,
+    pub(crate) fields: [u64; 16],
+    pub(crate) flags: u32,
 }
 
 macro_rules! driver {
@@ -176,6 +186,46 @@ driver! {
     raw cuMemcpyDtoHAsync_v2 [] (to: *mut c_void, from: u64, len: usize, stream: Raw) [];
     raw cuMemcpyDtoD_v2 [] (to: u64, from: u64, len: usize) [];
     raw cuMemcpyAsync [] (to: u64, from: u64, len: usize, stream: Raw) [];
+    raw cuMemcpy3DAsync_v2 [] (copy: *const CUDA_MEMCPY3D, stream: Raw) [];
+    raw cuMemcpy3DPeer [] (copy: *const CUDA_MEMCPY3D) [];
+    raw cuMemcpy3DPeerAsync [] (copy: *const CUDA_MEMCPY3D, stream: Raw) [];
+    raw cuMemcpyPeer [] (to: u64, to_context: Raw, from: u64, from_context: Raw, len: usize) [];
+    raw cuMemcpyPeerAsync []
+        (to: u64, to_context: Raw, from: u64, from_context: Raw, len: usize, stream: Raw) [];
+    raw cuMemcpyBatchAsync_v2 []
+        (to: *mut u64, from: *mut u64, sizes: *mut usize, count: usize, attributes: *mut CUmemcpyAttributes,
+         first: *mut usize, attribute_count: usize, stream: Raw) [];
+    raw cuMemcpyHtoAAsync_v2 [] (to: Raw, offset: usize, from: *const c_void, len: usize, stream: Raw) [];
+    raw cuMemcpyAtoHAsync_v2 [] (to: *mut c_void, from: Raw, offset: usize, len: usize, stream: Raw) [];
+    safe cuMemcpyAtoA_v2 [] (to: Raw, to_offset: usize, from: Raw, from_offset: usize, len: usize) [];
+    raw cuMemcpyAtoD_v2 [] (to: u64, from: Raw, offset: usize, len: usize) [];
+    raw cuMemcpyDtoA_v2 [] (to: Raw, offset: usize, from: u64, len: usize) [];
+
+    raw cuArrayCreate_v2 [array: Raw] (descriptor: *const CUDA_ARRAY_DESCRIPTOR) [];
+    raw cuArray3DCreate_v2 [array: Raw] (descriptor: *const CUDA_ARRAY3D_DESCRIPTOR) [];
+    raw cuArrayGetDescriptor_v2 [] (descriptor: *mut CUDA_ARRAY_DESCRIPTOR, array: Raw) [];
+    raw cuArray3DGetDescriptor_v2 [] (descriptor: *mut CUDA_ARRAY3D_DESCRIPTOR, array: Raw) [];
+    safe cuArrayDestroy [] (array: Raw) [];
+    raw cuArrayGetMemoryRequirements []
+        (requirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS, array: Raw, device: i32) [];
+    raw cuArrayGetSparseProperties [] (properties: *mut CUDA_ARRAY_SPARSE_PROPERTIES, array: Raw) [];
+    safe cuArrayGetPlane [plane: Raw] (array: Raw, index: u32) [];
+    raw cuMipmappedArrayCreate [mipmap: Raw] (descriptor: *const CUDA_ARRAY3D_DESCRIPTOR, levels: u32) [];
+    safe cuMipmappedArrayDestroy [] (mipmap: Raw) [];
+    safe cuMipmappedArrayGetLevel [array: Raw] (mipmap: Raw, level: u32) [];
+    raw cuMipmappedArrayGetMemoryRequirements []
+        (requirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS, mipmap: Raw, device: i32) [];
+    raw cuMipmappedArrayGetSparseProperties [] (properties: *mut CUDA_ARRAY_SPARSE_PROPERTIES, mipmap: Raw) [];
+
+    raw cuTexObjectCreate [object: u64]
+        (resource: *const ResourceDesc, texture: *const CUDA_TEXTURE_DESC, view: *const CUDA_RESOURCE_VIEW_DESC) [];
+    safe cuTexObjectDestroy [] (object: u64) [];
+    raw cuTexObjectGetTextureDesc [] (texture: *mut CUDA_TEXTURE_DESC, object: u64) [];
+    raw cuTexObjectGetResourceViewDesc [] (view: *mut CUDA_RESOURCE_VIEW_DESC, object: u64) [];
+    raw cuSurfObjectCreate [object: u64] (resource: *const ResourceDesc) [];
+    safe cuSurfObjectDestroy [] (object: u64) [];
+    safe cuDeviceGetTexture1DLinearMaxWidth [elements: usize] (format: u32, channels: u32, device: i32) [];
+
     raw cuMemsetD8_v2 [] (to: u64, value: u8, count: usize) [];
     raw cuMemsetD16_v2 [] (to: u64, value: u16, count: usize) [];
     raw cuMemsetD32_v2 [] (to: u64, value: u32, count: usize) [];
@@ -251,6 +301,15 @@ driver! {
         (map: *mut CUtensorMap, data_type: u32, rank: u32, address: *mut c_void, global_dim: *const u64,
          global_strides: *const u64, box_dim: *const u32, element_strides: *const u32, interleave: u32, swizzle: u32,
          l2_promotion: u32, oob_fill: u32) [];
+    raw cuTensorMapEncodeIm2col []
+        (map: *mut CUtensorMap, data_type: u32, rank: u32, address: *mut c_void, global_dim: *const u64,
+         global_strides: *const u64, lower_corner: *const i32, upper_corner: *const i32, channels: u32, pixels: u32,
+         element_strides: *const u32, interleave: u32, swizzle: u32, l2_promotion: u32, oob_fill: u32) [];
+    raw cuTensorMapEncodeIm2colWide []
+        (map: *mut CUtensorMap, data_type: u32, rank: u32, address: *mut c_void, global_dim: *const u64,
+         global_strides: *const u64, lower_width: i32, upper_width: i32, channels: u32, pixels: u32,
+         element_strides: *const u32, interleave: u32, mode: u32, swizzle: u32, l2_promotion: u32, oob_fill: u32) [];
+    raw cuTensorMapReplaceAddress [] (map: *mut CUtensorMap, address: *mut c_void) [];
 }
 
 impl Driver {

@@ -27,6 +27,8 @@
 //! | modules, libraries, functions, kernels | 16384, 16384, 262144, 262144 | objects |
 //! | graphs, executable graphs, physical allocations | 65536, 65536, 262144 | objects |
 //! | pools | 1024 | objects |
+//! | arrays with their levels and planes, mipmapped arrays | 65536, 65536 | objects |
+//! | texture and surface objects | 262144 | objects |
 //! | graph nodes that were named to the guest | 1048576 | nodes |
 //! | nodes or dependencies in one reply | 4096 | nodes |
 
@@ -57,6 +59,7 @@ mod ranges;
 mod session;
 mod table;
 mod thread;
+mod views;
 
 pub use attributes::probe;
 pub use dl::{LoadError, preload};

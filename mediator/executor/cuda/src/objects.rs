@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cuda_api::CuResult;
-use cuda_api::types::{CUresult, FunctionInfo};
+use cuda_api::types::{CUresult, FunctionInfo, Resource};
 
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
@@ -155,6 +155,89 @@ impl Function {
             }
         }
         info
+    }
+}
+
+/// Bytes of the session's share of device memory, until it is dropped.
+pub(crate) struct Share {
+    pub(crate) bytes: u64,
+    pub(crate) used: Arc<AtomicU64>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// What an array is: memory of its own, or a part of something else, which it keeps alive.
+pub(crate) enum Belonging {
+    /// Its own.
+    Whole { _share: Share },
+    /// A plane.
+    Plane { of: Arc<Array> },
+    /// A level.
+    Level { of: Arc<Mipmap> },
+}
+
+/// An array.
+pub(crate) struct Array {
+    pub(crate) raw: Raw,
+    pub(crate) context: Arc<Context>,
+    pub(crate) belonging: Belonging,
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        if matches!(self.belonging, Belonging::Whole { .. }) {
+            destroy(&self.context, || self.context.driver.cuArrayDestroy(self.raw));
+        }
+    }
+}
+
+/// A mipmapped array.
+pub(crate) struct Mipmap {
+    pub(crate) raw: Raw,
+    pub(crate) context: Arc<Context>,
+    pub(crate) _share: Share,
+}
+
+impl Drop for Mipmap {
+    fn drop(&mut self) {
+        destroy(&self.context, || self.context.driver.cuMipmappedArrayDestroy(self.raw));
+    }
+}
+
+/// What a texture or surface object reads, kept alive.
+pub(crate) enum Viewed {
+    /// An array.
+    Array { _array: Arc<Array> },
+    /// A mipmapped array.
+    Mipmap { _mipmap: Arc<Mipmap> },
+    /// Memory, which is the guest's to keep.
+    Memory,
+}
+
+/// A texture object, or a surface object.
+pub(crate) struct View {
+    pub(crate) raw: u64,
+    pub(crate) surface: bool,
+    pub(crate) context: Arc<Context>,
+    /// As the guest gave it, with its own names.
+    pub(crate) resource: Resource,
+    pub(crate) _viewed: Viewed,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let driver = self.context.driver;
+        destroy(&self.context, || {
+            if self.surface {
+                driver.cuSurfObjectDestroy(self.raw)
+            } else {
+                driver.cuTexObjectDestroy(self.raw)
+            }
+        });
     }
 }
 

@@ -16,10 +16,11 @@ use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
 use crate::nodes::Nodes;
-use crate::objects::{Allocation, Event, Function, Graph, GraphExec, Library, Module, Stream};
+use crate::objects::{Allocation, Array, Event, Function, Graph, GraphExec, Library, Mipmap, Module, Stream};
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
 use crate::thread::Thread;
+use crate::views::Views;
 use crate::{Unavailable, attributes};
 
 /// Objects of a session.
@@ -29,6 +30,7 @@ const MODULES_MAX: usize = 1 << 14;
 const FUNCTIONS_MAX: usize = 1 << 18;
 const GRAPHS_MAX: usize = 1 << 16;
 const ALLOCATIONS_MAX: usize = 1 << 18;
+const ARRAYS_MAX: usize = 1 << 16;
 
 /// What the VM was given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +57,9 @@ pub struct Cuda {
     pub(crate) graphs: Table<CUgraph, Graph>,
     pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
+    pub(crate) arrays: Table<CUarray, Array>,
+    pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
+    pub(crate) views: Mutex<Views>,
     pub(crate) memory: Memory<Arc<Allocation>>,
     pub(crate) pools: Table<CUmemoryPool, Pool>,
     /// What pools have of the session's share.
@@ -94,6 +99,9 @@ impl Cuda {
             graphs: Table::new(GRAPHS_MAX),
             graph_execs: Table::new(GRAPHS_MAX),
             allocations: Table::new(ALLOCATIONS_MAX),
+            arrays: Table::new(ARRAYS_MAX),
+            mipmaps: Table::new(ARRAYS_MAX),
+            views: Mutex::default(),
             memory: Memory::new(),
             pools: Table::new(crate::calls::pools::POOLS_MAX),
             charges: Arc::default(),
@@ -207,6 +215,10 @@ impl Cuda {
         for module in self.modules.remove_if(|module| is(&module.context)) {
             self.memory.forget_variables(module.owner());
         }
+        let views = lock(&self.views).remove_of(context.id);
+        drop(views);
+        drop(self.arrays.remove_if(|object| is(&object.context)));
+        drop(self.mipmaps.remove_if(|object| is(&object.context)));
         drop(self.events.remove_if(|object| is(&object.context)));
         drop(self.streams.remove_if(|object| is(&object.context)));
         self.give_back(self.memory.forget_context(context.id));

@@ -1,5 +1,6 @@
 //! The chapters of the call table, as far as this executor does them. What a chapter leaves out is refused by name.
 
+pub(crate) mod array;
 pub(crate) mod context;
 pub(crate) mod copy;
 pub(crate) mod event;
@@ -8,6 +9,7 @@ pub(crate) mod library;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
+pub(crate) mod shape;
 pub(crate) mod stream;
 pub(crate) mod virtual_memory;
 
@@ -17,7 +19,6 @@ use crate::Soft;
 
 // Devices are known since the session opened: that chapter does not travel.
 impl calls::device::Host for Soft {}
-// Refused as families: graphs and capture, tensor maps and textures, interoperation.
+// Refused as families: graphs and capture, interoperation.
 impl calls::graph::Host for Soft {}
-impl calls::texture::Host for Soft {}
 impl calls::interop::Host for Soft {}

@@ -20,8 +20,8 @@ use crate::gate::{Gate, Mark, Passed};
 use crate::lock::{lock, wait};
 use crate::memory::Memory;
 use crate::streams::{Added, Point, StreamId, Streams};
-use crate::transfer;
 use crate::work::{WaitValue, Work};
+use crate::{shape, transfer};
 
 /// Operations that run at once. Each may be a kernel that waits for another one; each kernel has threads of its own.
 const WORKERS_MAX: usize = 32;
@@ -309,6 +309,11 @@ impl Device {
                 unsafe { transfer::copy_in(&self.memory, to, bytes.as_ptr(), bytes.len() as u64) }
                     .map_err(illegal)?;
             }
+            Work::ShapeIn { shape, bytes, hold: _hold } => {
+                // SAFETY: a private copy of all the shape's bytes.
+                unsafe { shape::copy_in(&self.memory, &shape, bytes.as_ptr()) }.map_err(illegal)?;
+            }
+            Work::Shape(shape) => shape::copy(&self.memory, &shape).map_err(illegal)?,
             Work::Copy { to, from, len } => transfer::copy(&self.memory, to, from, len).map_err(illegal)?,
             Work::Fill(fill) => transfer::fill(&self.memory, &fill).map_err(illegal)?,
             Work::WriteValue { address, word } => {

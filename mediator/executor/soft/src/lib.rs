@@ -61,6 +61,7 @@ mod overtake;
 mod physical;
 mod pools;
 mod program;
+mod shape;
 mod soft;
 mod space;
 mod streams;

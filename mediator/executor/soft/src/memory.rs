@@ -35,6 +35,8 @@ const REGION_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) enum Purpose {
     /// cuMemAlloc's.
     Memory,
+    /// An array's.
+    Array,
     /// A module's `.global` variable.
     Variable,
     /// A module's `.const` variable: kernels do not write it.

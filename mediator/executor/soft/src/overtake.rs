@@ -55,6 +55,9 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         copy cuMemcpyHtoDAsync_v2 (_, _, _, s) => Place::Stream(s, None);
         copy cuMemcpyDtoHAsync_v2 (_, _, _, s) => Place::Stream(s, None);
         copy cuMemcpyDtoDAsync_v2 (_, _, _, s) => Place::Stream(s, None);
+        copy vgpuCopyIn (_, _, s) => Place::Stream(s, None);
+        copy vgpuCopyOut (_, _, s) => Place::Stream(s, None);
+        copy vgpuCopyBetween (_, s) => Place::Stream(s, None);
         copy cuMemsetD8Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD16Async (_, _, _, s) => Place::Stream(s, None);
         copy cuMemsetD32Async (_, _, _, s) => Place::Stream(s, None);

@@ -11,6 +11,7 @@ use cuda_api::info::VmInfo;
 use cuda_api::types::*;
 
 use crate::attributes;
+use crate::calls::array::{Array, Mipmap};
 use crate::calls::event::Event;
 use crate::config::SoftConfig;
 use crate::context::{Context, Contexts};
@@ -33,6 +34,7 @@ const FUNCTIONS_MAX: usize = 1 << 18;
 /// Each has a file descriptor of its own.
 const ALLOCATIONS_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
+const ARRAYS_MAX: usize = 1 << 16;
 /// Names of which a warning is remembered, so that it comes once.
 const WARNED_MAX: usize = 1024;
 
@@ -58,6 +60,8 @@ pub struct Soft {
     pub(crate) pools: Table<CUmemoryPool, Pool>,
     /// The device's own pool and its current one.
     pub(crate) device_pools: Mutex<Pools>,
+    pub(crate) arrays: Table<CUarray, Array>,
+    pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
     pub(crate) images: Mutex<Images>,
     warned: Mutex<HashSet<String>>,
 }
@@ -95,6 +99,8 @@ impl Soft {
             allocations: Table::new(ALLOCATIONS_MAX),
             pools: Table::new(POOLS_MAX),
             device_pools,
+            arrays: Table::new(ARRAYS_MAX),
+            mipmaps: Table::new(ARRAYS_MAX),
             images: Mutex::default(),
             warned: Mutex::default(),
         })
@@ -160,6 +166,8 @@ impl Soft {
         let _ = self.device.wait_idle(Some(id), None);
         self.streams.remove_if(|s| s.context == id);
         self.events.remove_if(|e| e.context == id);
+        self.arrays.remove_if(|a| a.context == id);
+        self.mipmaps.remove_if(|m| m.context == id);
         self.functions.remove_if(|f| f.context == Some(id));
         self.device.with_streams(|s| s.remove_context(id));
         for module in self.modules.remove_if(|m| m.context == id) {

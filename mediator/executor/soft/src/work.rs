@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cuda_api::types::CopyShape;
+
 use crate::budget::Hold;
 use crate::gate::{Gate, Mark};
 use crate::program::Launch;
@@ -32,6 +34,15 @@ pub(crate) enum Work {
         /// Returns the bytes to the budget.
         hold: Hold,
     },
+    /// Rows of the guest's, without gaps, copied when the call was made.
+    ShapeIn {
+        shape: CopyShape,
+        bytes: Box<[u8]>,
+        /// Returns the bytes to the budget.
+        hold: Hold,
+    },
+    /// A copy of any shape between device addresses.
+    Shape(CopyShape),
     /// A copy between device addresses.
     Copy { to: u64, from: u64, len: u64 },
     /// A fill.

@@ -13,6 +13,7 @@ use cuda_api::types::*;
 use cuda_api::wire::{Bulk, Fill, Filled};
 
 use crate::Cuda;
+use crate::calls::memory::host_address;
 use crate::driver::Raw;
 use crate::thread::Thread;
 
@@ -20,7 +21,12 @@ use crate::thread::Thread;
 const CAPTURE_NONE: u32 = 0;
 
 /// Where the guest's bytes lie: valid until the call returns. Whether it is staging.
-fn source(cuda: &Cuda, thread: &mut Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<(*const c_void, bool)> {
+pub(crate) fn source(
+    cuda: &Cuda,
+    thread: &mut Thread,
+    bytes: &Bulk<'_>,
+    len: u64,
+) -> CuResult<(*const c_void, bool)> {
     if bytes.len() != len {
         return Err(CUresult::INVALID_VALUE);
     }
@@ -34,7 +40,7 @@ fn source(cuda: &Cuda, thread: &mut Thread, bytes: &Bulk<'_>, len: u64) -> CuRes
 }
 
 /// Where bytes for the guest go: the reply, or staging. Valid until the call returns.
-fn place(
+pub(crate) fn place(
     cuda: &Cuda,
     thread: &mut Thread,
     reply: &mut Vec<u8>,
@@ -57,8 +63,13 @@ fn place(
 }
 
 impl Cuda {
+    /// The address lies in registered host memory.
+    fn registered(&self, address: u64) -> CuResult<()> {
+        if self.memory.is_host(address) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+    }
+
     /// The stream is not being captured.
-    fn not_capturing(&self, stream: Raw) -> CuResult<()> {
+    pub(crate) fn not_capturing(&self, stream: Raw) -> CuResult<()> {
         match self.driver.cuStreamIsCapturing(stream)? {
             (CAPTURE_NONE,) => Ok(()),
             _ => {
@@ -180,6 +191,139 @@ impl Host for Cuda {
         // The general copy: either end may be registered host memory.
         // SAFETY: both ends are this session's (the dispatch has checked them).
         unsafe { self.driver.cuMemcpyAsync(dst, src, len, stream.raw) }
+    }
+
+    fn vgpuCopyIn(
+        &self,
+        thread: &mut Thread,
+        shape: &CopyShape,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.shape_in(thread, shape, &bytes, stream)
+    }
+
+    fn vgpuCopyOut(
+        &self,
+        thread: &mut Thread,
+        shape: &CopyShape,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        self.shape_out(thread, shape, to, stream)
+    }
+
+    fn vgpuCopyBetween(&self, _: &mut Thread, shape: &CopyShape, stream: CUstream) -> CuResult<()> {
+        self.shape_between(shape, stream)
+    }
+
+    fn vgpuCopyBatch(
+        &self,
+        _: &mut Thread,
+        copies: &[BatchCopy],
+        _: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.batch(copies, stream)
+    }
+
+    fn cuMemcpyPeer(
+        &self,
+        _: &mut Thread,
+        dst: CUdeviceptr,
+        dst_context: CUcontext,
+        src: CUdeviceptr,
+        src_context: CUcontext,
+        len: usize,
+    ) -> CuResult<()> {
+        let (to, from) = (self.context_by(dst_context)?, self.context_by(src_context)?);
+        // SAFETY: both ends are this session's (the dispatch has checked them).
+        unsafe { self.driver.cuMemcpyPeer(dst, to.raw, src, from.raw, len) }
+    }
+
+    fn cuMemcpyPeerAsync(
+        &self,
+        _: &mut Thread,
+        dst: CUdeviceptr,
+        dst_context: CUcontext,
+        src: CUdeviceptr,
+        src_context: CUcontext,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let stream = self.stream(stream)?;
+        let (to, from) = (self.context_by(dst_context)?, self.context_by(src_context)?);
+        // SAFETY: both ends are this session's (the dispatch has checked them).
+        unsafe { self.driver.cuMemcpyPeerAsync(dst, to.raw, src, from.raw, len, stream.raw) }
+    }
+
+    fn vgpuArrayIn(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let (array, stream) = (self.array(array)?, self.stream(stream)?);
+        let len = usize::try_from(bytes.len()).map_err(|_| CUresult::INVALID_VALUE)?;
+        let (from, staged) = source(self, thread, &bytes, bytes.len())?;
+        self.not_capturing(stream.raw)?;
+        // SAFETY: `len` bytes: in the frame, which the driver has taken when it returns, or in staging, which stays mapped
+        // and is waited for below.
+        unsafe { self.driver.cuMemcpyHtoAAsync_v2(array.raw, offset, from, len, stream.raw) }?;
+        if staged { self.driver.cuStreamSynchronize(stream.raw) } else { Ok(()) }
+    }
+
+    fn vgpuArrayOut(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        let (array, stream) = (self.array(array)?, self.stream(stream)?);
+        let len = usize::try_from(to.len()).map_err(|_| CUresult::INVALID_VALUE)?;
+        let mut reply = Vec::new();
+        let (to, staged) = place(self, thread, &mut reply, to, to.len())?;
+        self.not_capturing(stream.raw)?;
+        // SAFETY: room for `len` bytes: pageable, which the driver has written when it returns, or in staging, which stays
+        // mapped and is waited for below.
+        unsafe { self.driver.cuMemcpyAtoHAsync_v2(to, array.raw, offset, len, stream.raw) }?;
+        if staged {
+            self.driver.cuStreamSynchronize(stream.raw)?;
+        }
+        Ok(reply)
+    }
+
+    fn vgpuArrayFromHost(
+        &self,
+        _: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        src: CUdeviceptr,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let (array, stream) = (self.array(array)?, self.registered(src).and(self.stream(stream))?);
+        let from = host_address(src).cast_const();
+        // SAFETY: registered memory of this session's for all of its length (the dispatch has checked it).
+        unsafe { self.driver.cuMemcpyHtoAAsync_v2(array.raw, offset, from, len, stream.raw) }
+    }
+
+    fn vgpuArrayToHost(
+        &self,
+        _: &mut Thread,
+        dst: CUdeviceptr,
+        array: CUarray,
+        offset: usize,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        let (array, stream) = (self.array(array)?, self.registered(dst).and(self.stream(stream))?);
+        // SAFETY: registered memory of this session's for all of its length (the dispatch has checked it).
+        unsafe { self.driver.cuMemcpyAtoHAsync_v2(host_address(dst), array.raw, offset, len, stream.raw) }
     }
 
     fills! {

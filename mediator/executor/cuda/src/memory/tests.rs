@@ -61,7 +61,7 @@ fn only_mapped_guest_memory_is_registered() {
     assert_eq!(memory.region(0x10010, 0x1ff0), Ok(true));
     assert_eq!(memory.region(0x10010, 0x2000), Err(CUresult::INVALID_VALUE));
     assert_eq!(memory.region(0x20000, 0x1000), Ok(false));
-    memory.add_registered(0x10010, 0x100, None).unwrap();
+    memory.add_registered(0x10010, 0x100, false).unwrap();
     memory.add_registered(0x20000, 0x1000, true).unwrap();
     assert!(memory.is_host(0x10010) && !memory.is_host(0x1000f));
     assert_eq!(memory.check(0x20000, 0x1000, Read), Ok(()));

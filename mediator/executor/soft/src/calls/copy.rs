@@ -10,17 +10,16 @@ use cuda_api::types::*;
 use cuda_api::wire::{Bulk, Fill, Filled};
 
 use crate::Soft;
-use crate::budget::QUEUED_BYTES_MAX;
 use crate::soft::Thread;
 use crate::streams::StreamId;
 use crate::transfer::{self, Pattern};
 use crate::work::Work;
 
 /// Copies and fills up to this size are carried out by the calling thread where the stream is idle. Bytes.
-const AT_ONCE_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const AT_ONCE_BYTES_MAX: u64 = 256 << 10;
 
 /// Where the guest's bytes lie: valid until the call returns.
-fn source(thread: &Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<*const u8> {
+pub(crate) fn source(thread: &Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<*const u8> {
     if bytes.len() != len {
         return Err(CUresult::INVALID_VALUE);
     }
@@ -33,25 +32,29 @@ fn source(thread: &Thread, bytes: &Bulk<'_>, len: u64) -> CuResult<*const u8> {
     }
 }
 
+/// Where bytes for the guest go: the reply, or staging. Valid until the call returns.
+pub(crate) fn place(thread: &Thread, reply: &mut Vec<u8>, to: Fill, len: u64) -> CuResult<*mut u8> {
+    if to.len() != len {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    match to {
+        Fill::Inline { len } => {
+            reply.resize(usize::try_from(len).map_err(|_| CUresult::INVALID_VALUE)?, 0);
+            Ok(reply.as_mut_ptr())
+        }
+        Fill::Staged { offset, len } => {
+            let staging = thread.staging.as_ref().ok_or(CUresult::INVALID_VALUE)?;
+            staging.at(offset, len).ok_or(CUresult::INVALID_VALUE)
+        }
+    }
+}
+
 impl Soft {
     fn copy_out(&self, thread: &Thread, stream: StreamId, src: u64, len: u64, to: Fill) -> CuResult<Filled> {
-        if to.len() != len {
-            return Err(CUresult::INVALID_VALUE);
-        }
         let mut reply = Vec::new();
-        let place = match to {
-            Fill::Inline { len } => {
-                reply.resize(usize::try_from(len).map_err(|_| CUresult::INVALID_VALUE)?, 0);
-                reply.as_mut_ptr()
-            }
-            Fill::Staged { offset, len } => {
-                let staging = thread.staging.as_ref().ok_or(CUresult::INVALID_VALUE)?;
-                staging.at(offset, len).ok_or(CUresult::INVALID_VALUE)?
-            }
-        };
+        let place = place(thread, &mut reply, to, len)?;
         let _turn = self.device.turn(stream)?;
-        // SAFETY: the reply was just sized to `len`; staging's bounds are checked above and its view stays mapped while
-        // the call runs.
+        // SAFETY: `place` gave room for `len` bytes, which stays while the call runs.
         unsafe { transfer::copy_out(&self.device.memory, place, src, len) }?;
         Ok(reply)
     }
@@ -129,24 +132,11 @@ impl Host for Soft {
         if len == 0 {
             return Ok(());
         }
-        if len as u64 > QUEUED_BYTES_MAX {
-            return Err(CUresult::INVALID_VALUE);
-        }
         if let Some(_turn) = self.device.begin(stream) {
             // SAFETY: `source` gave `len` bytes that stay readable while the call runs.
             return unsafe { transfer::copy_in(&self.device.memory, dst, from, len as u64) };
         }
-        let lost = || self.device.alive().is_err();
-        let hold = self.device.queued.take(len as u64, lost).ok_or(CUresult::OUT_OF_MEMORY)?;
-        let mut copy = Vec::with_capacity(len);
-        // SAFETY: room for `len` bytes was just reserved, `source` gave as many; bytes are initialised by the copy. The
-        // source may change meanwhile, which leaves unspecified bytes, not uninitialised ones.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), len);
-            copy.set_len(len);
-        }
-        self.device.submit(stream, Work::CopyIn { to: dst, bytes: copy.into_boxed_slice(), hold }, &[])?;
-        Ok(())
+        self.queue_in(stream, from, len as u64, |bytes, hold| Work::CopyIn { to: dst, bytes, hold })
     }
 
     fn cuMemcpyDtoHAsync_v2(
@@ -170,6 +160,111 @@ impl Host for Soft {
         stream: CUstream,
     ) -> CuResult<()> {
         self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
+    }
+
+    fn vgpuCopyIn(
+        &self,
+        thread: &mut Thread,
+        shape: &CopyShape,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.shape_in(thread, shape, &bytes, stream)
+    }
+
+    fn vgpuCopyOut(
+        &self,
+        thread: &mut Thread,
+        shape: &CopyShape,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        self.shape_out(thread, shape, to, stream)
+    }
+
+    fn vgpuCopyBetween(&self, thread: &mut Thread, shape: &CopyShape, stream: CUstream) -> CuResult<()> {
+        self.shape_between(thread, shape, stream)
+    }
+
+    fn vgpuCopyBatch(
+        &self,
+        thread: &mut Thread,
+        copies: &[BatchCopy],
+        _: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.batch(thread, copies, stream)
+    }
+
+    fn cuMemcpyPeer(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        _: CUcontext,
+        src: CUdeviceptr,
+        _: CUcontext,
+        n: usize,
+    ) -> CuResult<()> {
+        self.copy_within(self.context(thread)?.legacy, dst, src, n as u64)
+    }
+
+    fn cuMemcpyPeerAsync(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        _: CUcontext,
+        src: CUdeviceptr,
+        _: CUcontext,
+        n: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
+    }
+
+    fn vgpuArrayIn(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        bytes: Bulk<'_>,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.array_in(thread, array, offset, &bytes, stream)
+    }
+
+    fn vgpuArrayOut(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        to: Fill,
+        stream: CUstream,
+    ) -> CuResult<Filled> {
+        self.array_out(thread, array, offset, to, stream)
+    }
+
+    fn vgpuArrayFromHost(
+        &self,
+        thread: &mut Thread,
+        array: CUarray,
+        offset: usize,
+        src: CUdeviceptr,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.memory_to_array(thread, array, offset, src, len, stream)
+    }
+
+    fn vgpuArrayToHost(
+        &self,
+        thread: &mut Thread,
+        dst: CUdeviceptr,
+        array: CUarray,
+        offset: usize,
+        len: usize,
+        stream: CUstream,
+    ) -> CuResult<()> {
+        self.array_to_memory(thread, dst, array, offset, len, stream)
     }
 
     fn cuMemsetD8_v2(&self, thread: &mut Thread, dst: CUdeviceptr, value: u8, n: usize) -> CuResult<()> {
