@@ -30,6 +30,9 @@ pub enum HandleKind {
     GraphNode,
     MemPool,
     Allocation,
+    LinkState = 32,
+    GreenContext,
+    ResourceDesc,
 }
 
 /// Objects of one kind that a process may have at once.
@@ -120,6 +123,12 @@ handles! {
     CUmemoryPool MemPool INVALID_VALUE [];
     /// A physical allocation of virtual memory management.
     CUmemGenericAllocationHandle Allocation INVALID_VALUE [];
+    /// Images that are being linked.
+    CUlinkState LinkState INVALID_HANDLE [];
+    /// A green context: some of a device's multiprocessors.
+    CUgreenCtx GreenContext INVALID_CONTEXT [];
+    /// What a green context is made from.
+    CUdevResourceDesc ResourceDesc INVALID_VALUE [];
 }
 
 /// The default stream.

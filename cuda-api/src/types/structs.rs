@@ -95,6 +95,20 @@ pods! {
         pub reserved: u32,
     }
 
+    /// What the guest knows of a CUdevResource, whose 144 bytes stay with the worker.
+    pub struct DeviceResource {
+        /// The worker's name for it; 0 where there is none.
+        pub name: u64,
+        /// CUdevResourceType.
+        pub kind: u32,
+        /// sm.smCount.
+        pub multiprocessors: u32,
+        /// sm.minSmPartitionSize.
+        pub min_partition: u32,
+        /// sm.smCoscheduledAlignment.
+        pub alignment: u32,
+    }
+
     /// CUtensorMap: 128 opaque bytes.
     pub struct CUtensorMap {
         /// The bytes.
@@ -130,4 +144,4 @@ macro_rules! by_value {
         }
     )+ };
 }
-by_value!(FunctionInfo, CaptureInfo, CUgraphExecUpdateResultInfo, CUtensorMap);
+by_value!(FunctionInfo, CaptureInfo, CUgraphExecUpdateResultInfo, CUtensorMap, DeviceResource);

@@ -119,19 +119,29 @@ macro_rules! export {
 mod custom {
     pub use crate::capture::*;
     pub use crate::context::*;
+    pub use crate::context_settings::*;
     pub use crate::copy::*;
     pub use crate::device::*;
+    pub use crate::device_links::*;
     pub use crate::entry::*;
+    pub use crate::enumerate::*;
     pub use crate::export_table::cuGetExportTable;
     pub use crate::function::*;
+    pub use crate::green::*;
     pub use crate::host_memory::*;
     pub use crate::launch::*;
     pub use crate::library::*;
+    pub use crate::link::*;
+    pub use crate::logs::*;
     pub use crate::memory::*;
     pub use crate::module::*;
+    pub use crate::occupancy::*;
+    pub use crate::old_launch::*;
     pub use crate::pointer::*;
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
     pub use crate::stream::*;
+    pub use crate::stream_attribute::*;
+    pub use crate::stream_words::*;
     pub use crate::tensor_map::*;
     pub use crate::virtual_memory::*;
 }

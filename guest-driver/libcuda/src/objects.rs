@@ -88,15 +88,24 @@ impl<T> Table<T> {
         }
     }
 
+    /// As [`Table::reserve`], of an object that belongs to a context.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn reserve_in(&self, context: u64) -> CuResult<u64> {
+        let handle = self.reserve()?;
+        if let Some(slot) = self.live_slot(handle) {
+            slot.context.store(context, Ordering::Relaxed);
+        }
+        Ok(handle)
+    }
+
     /// Names a new object that belongs to a context (0: to the process).
     ///
     /// # Errors
     /// As for [`Table::reserve`].
     pub fn insert_in(&self, context: u64, record: T) -> CuResult<u64> {
-        let handle = self.reserve()?;
-        if let Some(slot) = self.live_slot(handle) {
-            slot.context.store(context, Ordering::Relaxed);
-        }
+        let handle = self.reserve_in(context)?;
         self.fill(handle, record);
         Ok(handle)
     }
@@ -211,6 +220,12 @@ pub struct Objects {
     pub pools: Table<Owned>,
     /// Physical allocations.
     pub allocations: Table<Owned>,
+    /// Images that are being linked.
+    pub links: Table<crate::link::LinkRecord>,
+    /// Green contexts.
+    pub greens: Table<crate::green::GreenRecord>,
+    /// What green contexts are made from.
+    pub resource_descs: Table<Owned>,
 }
 
 impl Default for Objects {
@@ -228,6 +243,9 @@ impl Default for Objects {
             graph_nodes: Table::new(HandleKind::GraphNode),
             pools: Table::new(HandleKind::MemPool),
             allocations: Table::new(HandleKind::Allocation),
+            links: Table::new(HandleKind::LinkState),
+            greens: Table::new(HandleKind::GreenContext),
+            resource_descs: Table::new(HandleKind::ResourceDesc),
         }
     }
 }
@@ -241,6 +259,7 @@ impl Objects {
             HandleKind::GraphNode => Some(&self.graph_nodes),
             HandleKind::MemPool => Some(&self.pools),
             HandleKind::Allocation => Some(&self.allocations),
+            HandleKind::ResourceDesc => Some(&self.resource_descs),
             _ => None,
         }
     }
@@ -262,6 +281,8 @@ impl Objects {
             HandleKind::Function => self.functions.is_live(raw) || self.kernels.is_live(raw),
             HandleKind::Kernel => self.kernels.is_live(raw),
             HandleKind::Stream => self.streams.is_live(raw),
+            HandleKind::LinkState => self.links.is_live(raw),
+            HandleKind::GreenContext => self.greens.is_live(raw),
             kind => self.plain(kind).is_some_and(|t| t.is_live(raw)),
         };
         if live { Ok(()) } else { Err(H::INVALID) }
@@ -295,6 +316,11 @@ impl Objects {
         for (handle, record) in self.streams.all() {
             if record.context == context {
                 self.streams.remove(handle);
+            }
+        }
+        for (handle, _) in self.links.all() {
+            if self.links.context_of(handle) == Some(context) {
+                self.links.remove(handle);
             }
         }
         for (handle, record) in self.functions.all() {

@@ -32,7 +32,7 @@ pub unsafe fn cuMemAddressReserve(
             start: at,
             len: size as u64,
             kind: RangeKind::Reserved,
-            context: crate::thread::current_context().0,
+            context: crate::context::owner(crate::thread::current_context()).0,
             device: 0,
             id: 0,
             read_only: false,

@@ -26,6 +26,8 @@
 //! | contexts, streams, events | 64, 4096, 262144 | objects |
 //! | modules, libraries, functions, kernels | 16384, 16384, 262144, 262144 | objects |
 //! | graphs, executable graphs, physical allocations | 65536, 65536, 262144 | objects |
+//! | links, green contexts, their descriptions | 256, 64, 4096 | objects |
+//! | multiprocessor resources that are remembered | 16384 | resources |
 //! | graph nodes that were named to the guest | 1048576 | nodes |
 //! | nodes or dependencies in one reply | 4096 | nodes |
 

@@ -12,6 +12,8 @@ use cuda_api::types::*;
 
 use crate::attributes;
 use crate::calls::event::Event;
+use crate::calls::link::Link;
+use crate::calls::stream_attribute::Attributes;
 use crate::config::SoftConfig;
 use crate::context::{Context, Contexts};
 use crate::device::Device;
@@ -28,6 +30,7 @@ const STREAMS_MAX: usize = 4096;
 const EVENTS_MAX: usize = 1 << 18;
 const MODULES_MAX: usize = 1 << 14;
 const FUNCTIONS_MAX: usize = 1 << 18;
+const LINKS_MAX: usize = 256;
 /// Names of which a warning is remembered, so that it comes once.
 const WARNED_MAX: usize = 1024;
 
@@ -36,6 +39,7 @@ pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) context: u32,
     pub(crate) order: Order,
+    pub(crate) attributes: Mutex<Attributes>,
 }
 
 /// The software executor of one session.
@@ -49,6 +53,7 @@ pub struct Soft {
     pub(crate) libraries: Table<CUlibrary, Library>,
     pub(crate) functions: Table<CUfunction, Function>,
     pub(crate) kernels: Table<CUkernel, Function>,
+    pub(crate) links: Table<CUlinkState, Link>,
     pub(crate) images: Mutex<Images>,
     warned: Mutex<HashSet<String>>,
 }
@@ -81,6 +86,7 @@ impl Soft {
             libraries: Table::new(MODULES_MAX),
             functions: Table::new(FUNCTIONS_MAX),
             kernels: Table::new(FUNCTIONS_MAX),
+            links: Table::new(LINKS_MAX),
             images: Mutex::default(),
             warned: Mutex::default(),
         })
@@ -107,6 +113,11 @@ impl Soft {
         if warned.len() < WARNED_MAX && warned.insert(what.to_owned()) {
             log::warn!("{what}");
         }
+    }
+
+    /// The range of stream priorities.
+    pub(crate) fn priorities(&self) -> (i32, i32) {
+        self.info.stream_priorities
     }
 
     /// The current context of a thread.
@@ -146,6 +157,7 @@ impl Soft {
         let _ = self.device.wait_idle(Some(id), None);
         self.streams.remove_if(|s| s.context == id);
         self.events.remove_if(|e| e.context == id);
+        self.links.remove_if(|l| l.context == id);
         self.functions.remove_if(|f| f.context == Some(id));
         self.device.with_streams(|s| s.remove_context(id));
         for module in self.modules.remove_if(|m| m.context == id) {
