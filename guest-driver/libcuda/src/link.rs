@@ -15,6 +15,8 @@ use crate::process::{Process, initialised};
 
 /// CUjitInputType has so many.
 const INPUT_TYPES: u32 = 6;
+/// CU_JIT_INPUT_PTX.
+const INPUT_PTX: u32 = 1;
 
 /// What is known of a link.
 pub struct LinkRecord {
@@ -136,8 +138,8 @@ pub unsafe fn cuLinkAddFile_v2(
         record(initialised()?, state)?;
         // SAFETY: CUDA's contract with the caller: NULL or NUL-terminated.
         let (file, name) = unsafe { (image::read_file(path)?, CStr::from_ptr(path)) };
-        // The NULs that it ends with in memory are PTX's.
-        let end = if kind == 1 { file.len() } else { file.len().saturating_sub(image::FILE_NULS) };
+        // One of the NULs that it ends with in memory is PTX's end.
+        let end = file.len().saturating_sub(image::FILE_NULS) + usize::from(kind == INPUT_PTX);
         // SAFETY: CUDA's contract with the caller.
         unsafe { add(state, kind, &file[..end], name, count, options, values) }
     })())
