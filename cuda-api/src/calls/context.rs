@@ -63,35 +63,77 @@ cuda_api_macros::calls! { context;
     /// Sets it.
     0x0835 sync fn cuCtxSetCacheConfig(config: u32);
 
-    // Refused: green contexts are not carried.
-    0x0880 refused "green contexts are not carried" fn cuCtxFromGreenCtx;
-    0x0881 refused "green contexts are not carried" fn cuCtxGetDevResource;
-    0x0882 refused "green contexts are not carried" fn cuCtxRecordEvent;
-    0x0883 refused "green contexts are not carried" fn cuCtxWaitEvent;
-    0x0884 refused "green contexts are not carried" fn cuDeviceGetDevResource;
-    0x0885 refused "green contexts are not carried" fn cuDevResourceGenerateDesc;
-    0x0886 refused "green contexts are not carried" fn cuDevSmResourceSplitByCount;
-    0x0887 refused "green contexts are not carried" fn cuGreenCtxCreate;
-    0x0888 refused "green contexts are not carried" fn cuGreenCtxDestroy;
-    0x0889 refused "green contexts are not carried" fn cuGreenCtxGetDevResource;
-    0x088a refused "green contexts are not carried" fn cuGreenCtxGetId;
-    0x088b refused "green contexts are not carried" fn cuGreenCtxRecordEvent;
-    0x088c refused "green contexts are not carried" fn cuGreenCtxStreamCreate;
-    0x088d refused "green contexts are not carried" fn cuGreenCtxWaitEvent;
-    0x088e refused "green contexts are not carried" ptsz fn cuStreamGetCtx_v2;
-    0x088f refused "green contexts are not carried" fn cuStreamGetGreenCtx;
+    /// Sets the current context's flags.
+    0x0836 sync custom "guest-driver/libcuda/src/context_settings.rs" fn cuCtxSetFlags(flags: u32) wire (flags: u32);
+    /// The width of shared memory's banks.
+    0x0837 sync fn cuCtxGetSharedMemConfig(out pConfig: u32);
+    /// Sets it: without effect on hardware of this age, and refused where the driver refuses it.
+    0x0838 sync fn cuCtxSetSharedMemConfig(config: u32);
+    /// Makes all persisting lines of the L2 cache ordinary ones.
+    0x0839 sync fn cuCtxResetPersistingL2Cache();
+    /// On how many multiprocessors the current context runs.
+    0x083a sync custom "guest-driver/libcuda/src/context_settings.rs"
+        fn cuCtxGetExecAffinity(pExecAffinity: *mut core::ffi::c_void, r#type: u32) wire (kind: u32) -> (multiprocessors: u32);
+    /// Records all work of a context in an event.
+    0x083b sync fn cuCtxRecordEvent(handle hCtx: CUcontext, handle hEvent: CUevent);
+    /// Makes all further work of a context wait for an event.
+    0x083c sync fn cuCtxWaitEvent(handle hCtx: CUcontext, handle hEvent: CUevent);
+    /// Counts one user more of the current context.
+    0x083d local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxAttach(pctx: *mut CUcontext, flags: u32);
+    /// Counts one user less of the current context; the last one destroys it.
+    0x083e sync may_block custom "guest-driver/libcuda/src/context_settings.rs" over cuCtxDestroy_v2 fn cuCtxDetach(ctx: CUcontext);
+    /// Reaches another device's memory: no device here can (cuDeviceCanAccessPeer).
+    0x083f local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32);
+    /// Ends it.
+    0x0840 local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxDisablePeerAccess(peerContext: CUcontext);
 
-    // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
-    0x0890 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuCtxCreate;
+    /// The multiprocessors of a device, as a resource. The driver's own record stays with the worker; the guest's has its name and
+    /// its public fields.
+    0x0850 sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuDeviceGetDevResource(device: CUdevice, resource: *mut core::ffi::c_void, r#type: u32)
+        wire (dev: i32, kind: u32) -> (resource: DeviceResource);
+    /// … of a context.
+    0x0851 sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuCtxGetDevResource(hCtx: CUcontext, resource: *mut core::ffi::c_void, r#type: u32)
+        wire (ctx: CUcontext, kind: u32) -> (resource: DeviceResource);
+    /// … of a green context.
+    0x0852 sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuGreenCtxGetDevResource(hCtx: CUgreenCtx, resource: *mut core::ffi::c_void, r#type: u32)
+        wire (green: CUgreenCtx, kind: u32) -> (resource: DeviceResource);
+    /// Splits multiprocessors into groups. `groups` is how many at most; `count_only` asks how many there would be.
+    0x0853 sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuDevSmResourceSplitByCount(result: *mut core::ffi::c_void, nbGroups: *mut u32, input: *const core::ffi::c_void,
+            remaining: *mut core::ffi::c_void, useFlags: u32, minCount: u32)
+        wire (input: u64, groups: u32, count_only: bool, flags: u32, min_count: u32)
+            -> (count: u32, made: Vec<DeviceResource>, remaining: DeviceResource);
+    /// Makes resources into what a green context is made from; they travel as their names, 8 bytes each.
+    0x0854 sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuDevResourceGenerateDesc(phDesc: *mut CUdevResourceDesc, resources: *mut core::ffi::c_void, nbResources: u32)
+        wire (desc: CUdevResourceDesc, bytes names);
+    /// Makes a green context, and names the context that it can be used as.
+    0x0855 sync may_block custom "guest-driver/libcuda/src/green.rs"
+        fn cuGreenCtxCreate(phCtx: *mut CUgreenCtx, desc: CUdevResourceDesc, dev: CUdevice, flags: u32)
+        wire (green: CUgreenCtx, ctx: CUcontext, primary: CUcontext, desc: CUdevResourceDesc, dev: i32, flags: u32);
+    /// Destroys a green context and its streams.
+    0x0856 sync may_block custom "guest-driver/libcuda/src/green.rs" fn cuGreenCtxDestroy(hCtx: CUgreenCtx) wire (green: CUgreenCtx);
+    /// The context that a green context can be used as.
+    0x0857 local "guest-driver/libcuda/src/green.rs" fn cuCtxFromGreenCtx(pContext: *mut CUcontext, hCtx: CUgreenCtx);
+    /// A green context's number, unique in the process.
+    0x0858 local "guest-driver/libcuda/src/green.rs" fn cuGreenCtxGetId(greenCtx: CUgreenCtx, greenCtxId: *mut u64);
+    /// Records all work of a green context in an event.
+    0x0859 sync fn cuGreenCtxRecordEvent(handle hCtx: CUgreenCtx, handle hEvent: CUevent);
+    /// Makes all further work of a green context wait for an event.
+    0x085a sync fn cuGreenCtxWaitEvent(handle hCtx: CUgreenCtx, handle hEvent: CUevent);
+    /// Makes a stream in a green context.
+    0x085b sync custom "guest-driver/libcuda/src/green.rs"
+        fn cuGreenCtxStreamCreate(phStream: *mut CUstream, greenCtx: CUgreenCtx, flags: u32, priority: i32)
+        wire (stream: CUstream, green: CUgreenCtx, flags: u32, priority: i32);
+    /// A stream's context, and its green context if it is in one.
+    0x085c local "guest-driver/libcuda/src/green.rs" ptsz
+        fn cuStreamGetCtx_v2(hStream: CUstream, pCtx: *mut CUcontext, pGreenCtx: *mut CUgreenCtx);
+    /// A stream's green context, NULL if it is in none.
+    0x085d local "guest-driver/libcuda/src/green.rs" fn cuStreamGetGreenCtx(hStream: CUstream, phCtx: *mut CUgreenCtx);
 
-    // Refused: this context operation is not carried.
-    0x0891 refused "this context operation is not carried" fn cuCtxAttach;
-    0x0892 refused "this context operation is not carried" fn cuCtxDetach;
-    0x0893 refused "this context operation is not carried" fn cuCtxDisablePeerAccess;
-    0x0894 refused "this context operation is not carried" fn cuCtxEnablePeerAccess;
-    0x0895 refused "this context operation is not carried" fn cuCtxGetExecAffinity;
-    0x0896 refused "this context operation is not carried" fn cuCtxGetSharedMemConfig;
-    0x0897 refused "this context operation is not carried" fn cuCtxResetPersistingL2Cache;
-    0x0898 refused "this context operation is not carried" fn cuCtxSetFlags;
-    0x0899 refused "this context operation is not carried" fn cuCtxSetSharedMemConfig;
+    // Refused: the 32-bit interface of before CUDA 3.2.
+    0x0890 refused "a context of the 32-bit interface of before CUDA 3.2 takes no call of today's: programs of this century call its _v2" fn cuCtxCreate;
 }

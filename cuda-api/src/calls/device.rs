@@ -24,14 +24,24 @@ cuda_api_macros::calls! { device;
     /// Whether a device can reach another's memory.
     0x070a local "guest-driver/libcuda/src/device.rs" fn cuDeviceCanAccessPeer(canAccessPeer: *mut i32, dev: CUdevice, peerDev: CUdevice);
 
+    /// Whether contexts can be kept to some of a device's multiprocessors: with MPS only, which is not offered.
+    0x070b local "guest-driver/libcuda/src/device_links.rs" fn cuDeviceGetExecAffinitySupport(pi: *mut i32, r#type: u32, dev: CUdevice);
+    /// Which atomic operations a device does natively on host memory.
+    0x070c local "guest-driver/libcuda/src/device_links.rs"
+        fn cuDeviceGetHostAtomicCapabilities(capabilities: *mut u32, operations: *const u32, count: u32, dev: CUdevice);
+    /// … on another device's memory.
+    0x070d local "guest-driver/libcuda/src/device_links.rs"
+        fn cuDeviceGetP2PAtomicCapabilities(capabilities: *mut u32, operations: *const u32, count: u32, srcDevice: CUdevice,
+            dstDevice: CUdevice);
+    /// What the link between two devices can do: nothing, as no peer access is offered.
+    0x070e local "guest-driver/libcuda/src/device_links.rs"
+        fn cuDeviceGetP2PAttribute(value: *mut i32, attrib: u32, srcDevice: CUdevice, dstDevice: CUdevice);
+    /// Some of a device's attributes as one structure.
+    0x070f local "guest-driver/libcuda/src/device_links.rs" fn cuDeviceGetProperties(prop: *mut core::ffi::c_void, dev: CUdevice);
+
     // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
     0x0780 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuDeviceTotalMem;
 
-    // Refused: this device question is not carried.
-    0x0781 refused "this device question is not carried" fn cuDeviceGetExecAffinitySupport;
-    0x0782 refused "this device question is not carried" fn cuDeviceGetHostAtomicCapabilities;
-    0x0783 refused "this device question is not carried" fn cuDeviceGetLuid;
-    0x0784 refused "this device question is not carried" fn cuDeviceGetP2PAtomicCapabilities;
-    0x0785 refused "this device question is not carried" fn cuDeviceGetP2PAttribute;
-    0x0786 refused "this device question is not carried" fn cuDeviceGetProperties;
+    // Refused: what only Windows has.
+    0x0783 refused "LUIDs are Windows' own: the driver refuses this on Linux, too" fn cuDeviceGetLuid;
 }

@@ -22,6 +22,23 @@ cuda_api_macros::calls! { entry;
     /// A private table by UUID.
     0x0607 local "guest-driver/libcuda/src/export_table.rs"
         fn cuGetExportTable(ppExportTable: *mut *const core::ffi::c_void, pExportTableId: *const CUuuid);
+    /// Tells a profiler to begin; without one it does nothing.
+    0x0610 sync fn cuProfilerStart();
+    /// Tells a profiler to stop.
+    0x0611 sync fn cuProfilerStop();
+    /// Has a function called with each message of this library's log.
+    0x0612 local "guest-driver/libcuda/src/logs.rs" fn cuLogsRegisterCallback(callbackFunc: *const core::ffi::c_void,
+            userData: *mut core::ffi::c_void, callback_out: *mut *mut core::ffi::c_void);
+    /// No longer calls it.
+    0x0613 local "guest-driver/libcuda/src/logs.rs" fn cuLogsUnregisterCallback(callback: *mut core::ffi::c_void);
+    /// The end of the log as it is now.
+    0x0614 local "guest-driver/libcuda/src/logs.rs" fn cuLogsCurrent(iterator_out: *mut u32, flags: u32);
+    /// Writes the log to a file.
+    0x0615 local "guest-driver/libcuda/src/logs.rs"
+        fn cuLogsDumpToFile(iterator: *mut u32, pathToFile: *const core::ffi::c_char, flags: u32);
+    /// Copies the log.
+    0x0616 local "guest-driver/libcuda/src/logs.rs"
+        fn cuLogsDumpToMemory(iterator: *mut u32, buffer: *mut core::ffi::c_char, size: *mut usize, flags: u32);
     /// An image's bytes on their way: the loads that follow name the image by its number.
     0x06f0 posted internal fn vgpuImageData() wire (image: u64, offset: u64, total: u64, bulk bytes);
 }

@@ -7,7 +7,7 @@ cuda_api_macros::calls! { interop;
     // Refused: GPUDirect RDMA and notifications to the process that owns the GPU are not carried.
     0x0f00 refused "GPUDirect RDMA and notifications to the process that owns the GPU are not carried" fn cuDeviceRegisterAsyncNotification;
     0x0f01 refused "GPUDirect RDMA and notifications to the process that owns the GPU are not carried" fn cuDeviceUnregisterAsyncNotification;
-    0x0f02 refused "GPUDirect RDMA and notifications to the process that owns the GPU are not carried" fn cuFlushGPUDirectRDMAWrites;
+    0x0f02 refused "there is no peer device whose writes could be flushed (device attribute 117)" fn cuFlushGPUDirectRDMAWrites;
     0x0f03 refused "GPUDirect RDMA and notifications to the process that owns the GPU are not carried" fn cuMemGetHandleForAddressRange;
 
     // Refused: debugger interface: a debugger would have to run where the GPU is.
@@ -102,14 +102,7 @@ cuda_api_macros::calls! { interop;
     0x0f54 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuCoredumpGetAttributeGlobal;
     0x0f55 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuCoredumpSetAttribute;
     0x0f56 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuCoredumpSetAttributeGlobal;
-    0x0f57 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuLogsCurrent;
-    0x0f58 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuLogsDumpToFile;
-    0x0f59 refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuLogsDumpToMemory;
-    0x0f5a refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuLogsRegisterCallback;
-    0x0f5b refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuLogsUnregisterCallback;
 
-    // Refused: profiler control: the profiler would have to run where the GPU is.
-    0x0f5c refused "profiler control: the profiler would have to run where the GPU is" fn cuProfilerInitialize;
-    0x0f5d refused "profiler control: the profiler would have to run where the GPU is" fn cuProfilerStart;
-    0x0f5e refused "profiler control: the profiler would have to run where the GPU is" fn cuProfilerStop;
+    // Refused: profiler control.
+    0x0f5c refused "profiler output to files: CUDA 12 took it out of its headers, and the files would be the host's" fn cuProfilerInitialize;
 }

@@ -52,22 +52,42 @@ cuda_api_macros::calls! { launch;
         fn cuOccupancyMaxActiveClusters(numClusters: *mut i32, func: CUfunction, config: *const core::ffi::c_void)
         wire (func: CUfunction, grid: [u32; 3], block: [u32; 3], shared_bytes: u32, bytes attributes) -> (clusters: i32);
 
-    // Refused: cooperative launch on several devices: deprecated by CUDA.
-    0x0180 refused "cooperative launch on several devices: deprecated by CUDA" fn cuLaunchCooperativeKernelMultiDevice;
+    /// The largest cluster that a function can be launched in.
+    0x0124 sync custom "guest-driver/libcuda/src/occupancy.rs"
+        fn cuOccupancyMaxPotentialClusterSize(clusterSize: *mut i32, func: CUfunction, config: *const core::ffi::c_void)
+        wire (func: CUfunction, grid: [u32; 3], block: [u32; 3], shared_bytes: u32, bytes attributes) -> (size: i32);
+    /// The block size with the most resident threads, found by asking for the resident blocks of each.
+    0x0125 sync custom "guest-driver/libcuda/src/occupancy.rs" over cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
+        fn cuOccupancyMaxPotentialBlockSize(minGridSize: *mut i32, blockSize: *mut i32, func: CUfunction,
+            blockSizeToDynamicSMemSize: *const core::ffi::c_void, dynamicSMemSize: usize, blockSizeLimit: i32);
+    /// … with flags.
+    0x0126 sync custom "guest-driver/libcuda/src/occupancy.rs" over cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
+        fn cuOccupancyMaxPotentialBlockSizeWithFlags(minGridSize: *mut i32, blockSize: *mut i32, func: CUfunction,
+            blockSizeToDynamicSMemSize: *const core::ffi::c_void, dynamicSMemSize: usize, blockSizeLimit: i32, flags: u32);
+    /// Launches cooperative kernels on several devices: on one, it is a cooperative launch; on more it is refused.
+    0x0104 sync custom "guest-driver/libcuda/src/old_launch.rs" over cuLaunchCooperativeKernel
+        fn cuLaunchCooperativeKernelMultiDevice(launchParamsList: *mut core::ffi::c_void, numDevices: u32, flags: u32);
 
-    // Refused: launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0.
-    0x0181 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuFuncSetBlockShape;
-    0x0182 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuFuncSetSharedSize;
-    0x0183 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuLaunch;
-    0x0184 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuLaunchGrid;
-    0x0185 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuLaunchGridAsync;
-    0x0186 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuParamSetf;
-    0x0187 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuParamSeti;
-    0x0188 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuParamSetSize;
-    0x0189 refused "launching with parameters set one by one: superseded by cuLaunchKernel in CUDA 4.0" fn cuParamSetv;
-
-    // Refused: this occupancy question is not carried.
-    0x018a refused "this occupancy question is not carried" fn cuOccupancyMaxPotentialBlockSize;
-    0x018b refused "this occupancy question is not carried" fn cuOccupancyMaxPotentialBlockSizeWithFlags;
-    0x018c refused "this occupancy question is not carried" fn cuOccupancyMaxPotentialClusterSize;
+    // The interface before cuLaunchKernel: a function's launch is set up piece by piece, in the guest.
+    /// Sets the block of a function's further launches.
+    0x0130 local "guest-driver/libcuda/src/old_launch.rs" fn cuFuncSetBlockShape(hfunc: CUfunction, x: i32, y: i32, z: i32);
+    /// Sets the dynamic shared memory of a function's further launches.
+    0x0131 local "guest-driver/libcuda/src/old_launch.rs" fn cuFuncSetSharedSize(hfunc: CUfunction, bytes: u32);
+    /// Sets the size of a function's parameter buffer.
+    0x0132 local "guest-driver/libcuda/src/old_launch.rs" fn cuParamSetSize(hfunc: CUfunction, numbytes: u32);
+    /// Sets an integer parameter.
+    0x0133 local "guest-driver/libcuda/src/old_launch.rs" fn cuParamSeti(hfunc: CUfunction, offset: i32, value: u32);
+    /// Sets a float parameter.
+    0x0134 local "guest-driver/libcuda/src/old_launch.rs" fn cuParamSetf(hfunc: CUfunction, offset: i32, value: f32);
+    /// Sets a parameter of any size.
+    0x0135 local "guest-driver/libcuda/src/old_launch.rs"
+        fn cuParamSetv(hfunc: CUfunction, offset: i32, ptr: *mut core::ffi::c_void, numbytes: u32);
+    /// Launches one block.
+    0x0136 posted custom "guest-driver/libcuda/src/old_launch.rs" over cuLaunchKernel fn cuLaunch(f: CUfunction);
+    /// Launches a grid.
+    0x0137 posted custom "guest-driver/libcuda/src/old_launch.rs" over cuLaunchKernel
+        fn cuLaunchGrid(f: CUfunction, grid_width: i32, grid_height: i32);
+    /// Launches a grid in a stream.
+    0x0138 posted custom "guest-driver/libcuda/src/old_launch.rs" over cuLaunchKernel
+        fn cuLaunchGridAsync(f: CUfunction, grid_width: i32, grid_height: i32, hStream: CUstream);
 }

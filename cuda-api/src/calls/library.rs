@@ -49,7 +49,11 @@ cuda_api_macros::calls! { library;
     /// Prefers shared memory or cache.
     0x0a16 sync fn cuKernelSetCacheConfig(handle kernel: CUkernel, config: u32, dev: CUdevice);
 
-    // Refused: this library operation is not carried.
-    0x0a80 refused "this library operation is not carried" fn cuLibraryEnumerateKernels;
-    0x0a81 refused "this library operation is not carried" fn cuLibraryGetUnifiedFunction;
+    /// The names of a library's kernels from a place in its list on, each with its NUL, as many as a reply carries.
+    0x0a17 sync custom "guest-driver/libcuda/src/enumerate.rs"
+        fn cuLibraryEnumerateKernels(kernels: *mut CUkernel, numKernels: u32, lib: CUlibrary)
+        wire (library: CUlibrary, first: u32) -> (names: Vec<u8>);
+
+    // Refused: functions that host and device share.
+    0x0a81 refused "no device here shares function pointers with the host (device attribute 129)" fn cuLibraryGetUnifiedFunction;
 }

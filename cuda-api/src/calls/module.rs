@@ -33,19 +33,36 @@ cuda_api_macros::calls! { module;
     /// How many kernels a module has.
     0x0909 sync fn cuModuleGetFunctionCount(out count: u32, handle module: CUmodule);
 
+    /// The names of a module's kernels from a place in its list on, each with its NUL, as many as a reply carries.
+    0x090a sync custom "guest-driver/libcuda/src/enumerate.rs"
+        fn cuModuleEnumerateFunctions(functions: *mut CUfunction, numFunctions: u32, hmod: CUmodule)
+        wire (module: CUmodule, first: u32) -> (names: Vec<u8>);
+
+    /// Begins to link images to one. The logs have room in the worker until the link is destroyed.
+    0x0910 sync custom "guest-driver/libcuda/src/link.rs"
+        fn cuLinkCreate_v2(numOptions: u32, options: *mut u32, optionValues: *mut *mut core::ffi::c_void, stateOut: *mut CUlinkState)
+        wire (state: CUlinkState, bytes options, info_room: u32, error_room: u32) also cuLinkCreate;
+    /// Adds an image, which has travelled first. The outcome and the logs come back together.
+    0x0911 sync may_block custom "guest-driver/libcuda/src/link.rs"
+        fn cuLinkAddData_v2(state: CUlinkState, r#type: u32, data: *mut core::ffi::c_void, size: usize, name: *const core::ffi::c_char,
+            numOptions: u32, options: *mut u32, optionValues: *mut *mut core::ffi::c_void)
+        wire (state: CUlinkState, kind: u32, image: u64, cstr name, bytes options)
+            -> (result: u32, info_log: Vec<u8>, error_log: Vec<u8>)
+        also cuLinkAddData;
+    /// Adds a file, which the guest reads.
+    0x0912 sync may_block custom "guest-driver/libcuda/src/link.rs" over cuLinkAddData_v2
+        fn cuLinkAddFile_v2(state: CUlinkState, r#type: u32, path: *const core::ffi::c_char, numOptions: u32, options: *mut u32,
+            optionValues: *mut *mut core::ffi::c_void)
+        also cuLinkAddFile;
+    /// Links; the image's size comes back, and its bytes by vgpuLinkedImage.
+    0x0913 sync may_block custom "guest-driver/libcuda/src/link.rs"
+        fn cuLinkComplete(state: CUlinkState, cubinOut: *mut *mut core::ffi::c_void, sizeOut: *mut usize)
+        wire (state: CUlinkState) -> (result: u32, size: u64, info_log: Vec<u8>, error_log: Vec<u8>);
+    /// Ends a link, and its image.
+    0x0914 sync custom "guest-driver/libcuda/src/link.rs" fn cuLinkDestroy(state: CUlinkState) wire (state: CUlinkState);
+    /// A piece of a linked image, as long as a reply carries.
+    0x0915 sync internal fn vgpuLinkedImage() wire (state: CUlinkState, offset: u64) -> (bytes: Vec<u8>);
+
     // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
     0x0980 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuModuleGetGlobal;
-
-    // Refused: the linker is not carried.
-    0x0981 refused "the linker is not carried" fn cuLinkAddData;
-    0x0982 refused "the linker is not carried" fn cuLinkAddData_v2;
-    0x0983 refused "the linker is not carried" fn cuLinkAddFile;
-    0x0984 refused "the linker is not carried" fn cuLinkAddFile_v2;
-    0x0985 refused "the linker is not carried" fn cuLinkComplete;
-    0x0986 refused "the linker is not carried" fn cuLinkCreate;
-    0x0987 refused "the linker is not carried" fn cuLinkCreate_v2;
-    0x0988 refused "the linker is not carried" fn cuLinkDestroy;
-
-    // Refused: this module operation is not carried.
-    0x0989 refused "this module operation is not carried" fn cuModuleEnumerateFunctions;
 }

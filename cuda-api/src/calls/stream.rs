@@ -30,6 +30,17 @@ cuda_api_macros::calls! { stream;
     0x030b local "guest-driver/libcuda/src/stream.rs" ptsz fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice);
     /// Whether a stream is being captured.
     0x030c local "guest-driver/libcuda/src/capture.rs" ptsz fn cuStreamIsCapturing(hStream: CUstream, captureStatus: *mut u32);
+    /// A stream's attribute: its bytes come back.
+    0x0310 sync custom "guest-driver/libcuda/src/stream_attribute.rs" ptsz
+        fn cuStreamGetAttribute(hStream: CUstream, attr: u32, value_out: *mut core::ffi::c_void)
+        wire (hStream: CUstream, attr: u32) -> (value: Vec<u8>);
+    /// Sets a stream's attribute.
+    0x0311 sync custom "guest-driver/libcuda/src/stream_attribute.rs" ptsz
+        fn cuStreamSetAttribute(hStream: CUstream, attr: u32, value: *const core::ffi::c_void)
+        wire (hStream: CUstream, attr: u32, bytes value);
+    /// Gives a stream another's attributes.
+    0x0312 sync custom "guest-driver/libcuda/src/stream_attribute.rs" ptsz
+        fn cuStreamCopyAttributes(dst: CUstream, src: CUstream) wire (dst: CUstream, src: CUstream);
     /// Writes a word once the stream gets there.
     0x0320 posted ptsz fn cuStreamWriteValue32_v2(handle stream: CUstream, devout addr: [4], value: u32, bits flags: [1]);
     /// Writes a 64-bit word once the stream gets there.
@@ -38,19 +49,19 @@ cuda_api_macros::calls! { stream;
     0x0322 posted ptsz fn cuStreamWaitValue32_v2(handle stream: CUstream, devin addr: [4], value: u32, bits flags: [3]);
     /// Makes a stream wait for a 64-bit word.
     0x0323 posted ptsz fn cuStreamWaitValue64_v2(handle stream: CUstream, devin addr: [8], value: u64, bits flags: [3]);
+    /// Several of them, in order; each travels as four words: operation, address, value, flags.
+    0x0324 sync custom "guest-driver/libcuda/src/stream_words.rs" ptsz
+        fn cuStreamBatchMemOp_v2(stream: CUstream, count: u32, paramArray: *mut core::ffi::c_void, flags: u32)
+        wire (stream: CUstream, bytes operations, flags: u32);
 
     // Refused: callbacks into the guest are not carried.
     0x0380 refused "callbacks into the guest are not carried" ptsz fn cuLaunchHostFunc;
     0x0381 refused "callbacks into the guest are not carried" ptsz fn cuStreamAddCallback;
 
-    // Refused: this stream operation is not carried.
-    0x0382 refused "this stream operation is not carried" ptsz fn cuStreamBatchMemOp;
-    0x0383 refused "this stream operation is not carried" ptsz fn cuStreamBatchMemOp_v2;
-    0x0384 refused "this stream operation is not carried" ptsz fn cuStreamCopyAttributes;
-    0x0385 refused "this stream operation is not carried" ptsz fn cuStreamGetAttribute;
-    0x0386 refused "this stream operation is not carried" ptsz fn cuStreamSetAttribute;
-    0x0387 refused "this stream operation is not carried" ptsz fn cuStreamWaitValue32;
-    0x0388 refused "this stream operation is not carried" ptsz fn cuStreamWaitValue64;
-    0x0389 refused "this stream operation is not carried" ptsz fn cuStreamWriteValue32;
-    0x038a refused "this stream operation is not carried" ptsz fn cuStreamWriteValue64;
+    // Refused: the first form of these operations.
+    0x0382 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamBatchMemOp;
+    0x0387 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamWaitValue32;
+    0x0388 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamWaitValue64;
+    0x0389 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamWriteValue32;
+    0x038a refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamWriteValue64;
 }

@@ -32,6 +32,9 @@ pub enum HandleKind {
     Allocation,
     Array,
     MipmappedArray,
+    LinkState = 32,
+    GreenContext,
+    ResourceDesc,
 }
 
 /// Objects of one kind that a process may have at once.
@@ -126,6 +129,12 @@ handles! {
     CUarray Array INVALID_HANDLE [];
     /// A mipmapped array.
     CUmipmappedArray MipmappedArray INVALID_HANDLE [];
+    /// Images that are being linked.
+    CUlinkState LinkState INVALID_HANDLE [];
+    /// A green context: some of a device's multiprocessors.
+    CUgreenCtx GreenContext INVALID_CONTEXT [];
+    /// What a green context is made from.
+    CUdevResourceDesc ResourceDesc INVALID_VALUE [];
 }
 
 /// The default stream.

@@ -114,6 +114,20 @@ pods! {
         pub reserved: u32,
     }
 
+    /// What the guest knows of a CUdevResource, whose 144 bytes stay with the worker.
+    pub struct DeviceResource {
+        /// The worker's name for it; 0 where there is none.
+        pub name: u64,
+        /// CUdevResourceType.
+        pub kind: u32,
+        /// sm.smCount.
+        pub multiprocessors: u32,
+        /// sm.minSmPartitionSize.
+        pub min_partition: u32,
+        /// sm.smCoscheduledAlignment.
+        pub alignment: u32,
+    }
+
     /// CUtensorMap: 128 opaque bytes.
     pub struct CUtensorMap {
         /// The bytes.
@@ -370,5 +384,6 @@ by_value!(
     CUDA_ARRAY_MEMORY_REQUIREMENTS,
     Resource,
     CUDA_TEXTURE_DESC,
-    CUDA_RESOURCE_VIEW_DESC
+    CUDA_RESOURCE_VIEW_DESC,
+    DeviceResource
 );

@@ -32,7 +32,8 @@ fn part<W: Handle>(
     let array = match known.filter(|array| process.objects.check(*array).is_ok()) {
         Some(array) => array,
         None => {
-            let array: CUarray = process.objects.insert_plain(thread::current_context().0)?;
+            let array: CUarray =
+                process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
             make(array).inspect_err(|_| process.objects.remove_plain(array))?;
             parts.insert((whole.raw(), number), array.0);
             array

@@ -66,7 +66,8 @@ pub unsafe fn cuStreamEndCapture(stream: CUstream, to: *mut CUgraph) -> CUresult
         check_stream(stream)?;
         not_null(to)?;
         let process = initialised()?;
-        let graph: CUgraph = process.objects.insert_plain(thread::current_context().0)?;
+        let graph: CUgraph =
+            process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
         let outcome = gate::call::<row::cuStreamEndCapture>((stream, graph));
         // An invalidated capture has ended as well. After any other error it may go on (another thread's, another stream's): one
         // counted too many costs a question to the worker, one too few a wrong answer.

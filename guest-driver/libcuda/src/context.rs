@@ -8,7 +8,7 @@ use std::thread::ThreadId;
 
 use cuda_api::calls::context::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUcontext, CUdevice};
+use cuda_api::types::{CUcontext, CUdevice, CUgreenCtx};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
@@ -26,8 +26,31 @@ pub struct ContextRecord {
     pub id: u64,
     /// A device's primary context; it is never removed, only inactive.
     pub primary: bool,
+    /// The green context whose context it is, or NULL.
+    pub green: CUgreenCtx,
+    /// How many users it has (cuCtxAttach), which cuCtxDetach counts down.
+    pub users: AtomicU32,
     /// Somebody destroys it: nobody else does.
     ending: AtomicBool,
+}
+
+impl ContextRecord {
+    fn new(device: i32, flags: u32, primary: bool, green: CUgreenCtx) -> Self {
+        ContextRecord {
+            device,
+            flags: AtomicU32::new(flags),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            primary,
+            green,
+            users: AtomicU32::new(1),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    /// It is neither a primary nor a green context's: who has made it destroys it.
+    pub fn is_plain(&self) -> bool {
+        !self.primary && self.green.is_null()
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -35,7 +58,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// The interface version that contexts report (cuCtxGetApiVersion), as driver 580 does for contexts made by current functions.
 const API_VERSION: u32 = 3020;
 /// The CUctx_flags that exist.
-const FLAGS_MASK: u32 = 0xff;
+pub const FLAGS_MASK: u32 = 0xff;
 
 /// A device's primary context. The worker has retained it once while it is active, and not at all otherwise: who retains and
 /// releases it here is counted here.
@@ -65,13 +88,7 @@ impl Primary {
     /// # Errors
     /// CUDA_ERROR_OUT_OF_MEMORY where there are too many contexts.
     pub fn new(objects: &Objects, device: i32) -> CuResult<Self> {
-        let record = ContextRecord {
-            device,
-            flags: AtomicU32::new(0),
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            primary: true,
-            ending: AtomicBool::new(false),
-        };
+        let record = ContextRecord::new(device, 0, true, CUgreenCtx::NULL);
         let handle = CUcontext(objects.contexts.insert(record)?);
         Ok(Primary {
             handle,
@@ -136,7 +153,11 @@ fn primary(process: &Process, dev: CUdevice) -> CuResult<&Primary> {
     usize::try_from(dev).ok().and_then(|i| process.primaries.get(i)).ok_or(CUresult::INVALID_DEVICE)
 }
 
-fn record(ctx: CUcontext) -> CuResult<std::sync::Arc<ContextRecord>> {
+/// What is known of a context.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT.
+pub fn record(ctx: CUcontext) -> CuResult<std::sync::Arc<ContextRecord>> {
     initialised()?.objects.contexts.get(ctx.0).ok_or(CUresult::INVALID_CONTEXT)
 }
 
@@ -151,6 +172,32 @@ pub fn is_live(ctx: CUcontext) -> bool {
 /// CUDA_ERROR_INVALID_CONTEXT.
 pub fn device_of(ctx: CUcontext) -> CuResult<i32> {
     record(ctx).map(|r| r.device)
+}
+
+/// The context that what is made in this one belongs to: a green context's is its device's primary context.
+pub fn owner(ctx: CUcontext) -> CUcontext {
+    let owner = initialised().ok().and_then(|process| process.objects.contexts.context_of(ctx.0));
+    owner.filter(|owner| *owner != 0).map_or(ctx, CUcontext)
+}
+
+/// Names the context of a green context.
+///
+/// # Errors
+/// CUDA_ERROR_OUT_OF_MEMORY where there are too many.
+pub fn new_green(
+    process: &Process,
+    dev: CUdevice,
+    primary: CUcontext,
+    green: CUgreenCtx,
+) -> CuResult<CUcontext> {
+    let record = ContextRecord::new(dev, 0, false, green);
+    process.objects.contexts.insert_in(primary.0, record).map(CUcontext)
+}
+
+/// The context of a green context that goes, and what belongs to it alone.
+pub fn forget_green(process: &Process, ctx: CUcontext) {
+    forget_contents(process, ctx);
+    process.objects.contexts.remove(ctx.0);
 }
 
 /// A context's number.
@@ -181,40 +228,53 @@ fn forget_contents(process: &Process, ctx: CUcontext) {
     crate::library::context_destroyed(process, ctx);
 }
 
+/// Retains a device's primary context, making it where it is not active.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_DEVICE, or why the worker does not make it.
+pub fn retain(process: &Process, dev: CUdevice) -> CuResult<CUcontext> {
+    let primary = primary(process, dev)?;
+    let mut life = primary.life()?;
+    if !primary.is_active() {
+        let fields = (primary.handle, process.host_ordinal(dev)?, primary.flags.load(Ordering::Relaxed));
+        gate::call::<row::cuDevicePrimaryCtxRetain>(fields)?;
+        primary.set_active(process, true);
+    }
+    life.retained += 1;
+    Ok(primary.handle)
+}
+
 /// cuDevicePrimaryCtxRetain.
 pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
         not_null(pctx)?;
-        let primary = primary(process, dev)?;
-        let mut life = primary.life()?;
-        if !primary.is_active() {
-            let fields = (primary.handle, process.host_ordinal(dev)?, primary.flags.load(Ordering::Relaxed));
-            gate::call::<row::cuDevicePrimaryCtxRetain>(fields)?;
-            primary.set_active(process, true);
-        }
-        life.retained += 1;
+        let ctx = retain(process, dev)?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
-        unsafe { pctx.write(primary.handle) };
+        unsafe { pctx.write(ctx) };
         Ok(())
     })())
 }
 
+/// Releases a device's primary context; the last release ends it.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_DEVICE, CUDA_ERROR_INVALID_CONTEXT where it is not retained, or the worker's.
+pub fn release(process: &Process, dev: CUdevice) -> CuResult<()> {
+    let primary = primary(process, dev)?;
+    let mut life = primary.life()?;
+    life.retained = life.retained.checked_sub(1).ok_or(CUresult::INVALID_CONTEXT)?;
+    if life.retained != 0 || !primary.is_active() {
+        return Ok(());
+    }
+    let host_device = process.host_ordinal(dev)?;
+    primary
+        .end(process, life, || gate::call::<row::cuDevicePrimaryCtxRelease_v2>((primary.handle, host_device)))
+}
+
 /// cuDevicePrimaryCtxRelease.
 pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
-    finish((|| {
-        let process = initialised()?;
-        let primary = primary(process, dev)?;
-        let mut life = primary.life()?;
-        life.retained = life.retained.checked_sub(1).ok_or(CUresult::INVALID_CONTEXT)?;
-        if life.retained != 0 || !primary.is_active() {
-            return Ok(());
-        }
-        let host_device = process.host_ordinal(dev)?;
-        primary.end(process, life, || {
-            gate::call::<row::cuDevicePrimaryCtxRelease_v2>((primary.handle, host_device))
-        })
-    })())
+    finish((|| release(initialised()?, dev))())
 }
 
 /// cuDevicePrimaryCtxReset: the context goes, those who have retained it still have to release it.
@@ -270,13 +330,7 @@ fn create(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CuResult<()> {
         return Err(CUresult::INVALID_VALUE);
     }
     process.device(dev)?;
-    let record = ContextRecord {
-        device: dev,
-        flags: AtomicU32::new(flags),
-        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        primary: false,
-        ending: AtomicBool::new(false),
-    };
+    let record = ContextRecord::new(dev, flags, false, CUgreenCtx::NULL);
     let ctx = CUcontext(process.objects.contexts.insert(record)?);
     if let Err(error) = gate::call::<row::cuCtxCreate_v2>((ctx, flags, process.host_ordinal(dev)?)) {
         process.objects.contexts.remove(ctx.0);
@@ -333,24 +387,30 @@ pub unsafe fn cuCtxCreate_v4(
     finish(create(pctx, flags, dev))
 }
 
+/// Destroys a context of the program's making, and everything in it.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT where it is none, or is being destroyed.
+pub fn destroy(ctx: CUcontext) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    let record = record(ctx)?;
+    if !record.is_plain() || record.ending.swap(true, Ordering::AcqRel) {
+        return Err(CUresult::INVALID_CONTEXT);
+    }
+    forget_contents(process, ctx);
+    thread::with(|t| {
+        if t.contexts.last() == Some(&ctx) {
+            t.contexts.pop();
+        }
+    });
+    process.objects.contexts.remove(ctx.0);
+    gate::call::<row::cuCtxDestroy_v2>((ctx,))
+}
+
 /// cuCtxDestroy.
 pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
-    finish((|| {
-        let process = initialised()?;
-        process.alive()?;
-        let record = record(ctx)?;
-        if record.primary || record.ending.swap(true, Ordering::AcqRel) {
-            return Err(CUresult::INVALID_CONTEXT);
-        }
-        forget_contents(process, ctx);
-        thread::with(|t| {
-            if t.contexts.last() == Some(&ctx) {
-                t.contexts.pop();
-            }
-        });
-        process.objects.contexts.remove(ctx.0);
-        gate::call::<row::cuCtxDestroy_v2>((ctx,))
-    })())
+    finish(destroy(ctx))
 }
 
 /// cuCtxGetCurrent.
@@ -429,17 +489,39 @@ pub unsafe fn cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext) -> CUresu
     })())
 }
 
+/// Where a context's flags are kept: a primary context's are its device's, and a green context has those.
+pub struct Flags<'a> {
+    primary: Option<&'a Primary>,
+    record: std::sync::Arc<ContextRecord>,
+}
+
+impl Flags<'_> {
+    fn place(&self) -> &AtomicU32 {
+        self.primary.map_or(&self.record.flags, |primary| &primary.flags)
+    }
+
+    /// The flags from now on.
+    pub fn store(&self, flags: u32) {
+        self.place().store(flags, Ordering::Relaxed);
+    }
+}
+
+/// A context's flags.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT.
+pub fn flags_of(process: &Process, ctx: CUcontext) -> CuResult<Flags<'_>> {
+    let record = record(ctx)?;
+    let primary = if record.is_plain() { None } else { Some(primary(process, record.device)?) };
+    Ok(Flags { primary, record })
+}
+
 /// cuCtxGetFlags.
 pub unsafe fn cuCtxGetFlags(flags: *mut u32) -> CUresult {
     finish((|| {
         let process = initialised()?;
         not_null(flags)?;
-        let record = record(current()?)?;
-        let value = if record.primary {
-            primary(process, record.device)?.flags.load(Ordering::Relaxed)
-        } else {
-            record.flags.load(Ordering::Relaxed)
-        };
+        let value = flags_of(process, current()?)?.place().load(Ordering::Relaxed);
         // SAFETY: not NULL; room by CUDA's contract.
         unsafe { flags.write(value) };
         Ok(())

@@ -1,8 +1,8 @@
 //! Functions and kernels: what came with them answers every question about them, and every launch is checked against it.
 
 use std::ffi::{CString, c_char};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cuda_api::calls::launch::row;
 use cuda_api::guest::{finish, not_null};
@@ -30,6 +30,8 @@ pub struct FunctionRecord {
     /// Configurations in which the driver has launched it ([`crate::launch`]), 0 = none.
     proven: [AtomicU64; PROVEN],
     next_proven: AtomicUsize,
+    /// What the superseded interface has set up of its launch.
+    pub set_up: Mutex<Option<crate::old_launch::SetUp>>,
 }
 
 /// How many configurations of a function are remembered as proven.
@@ -65,6 +67,7 @@ impl FunctionRecord {
             valid: AtomicU32::new(0),
             proven: [const { AtomicU64::new(0) }; PROVEN],
             next_proven: AtomicUsize::new(0),
+            set_up: Mutex::new(None),
         };
         record.update(info);
         Ok(record)

@@ -50,6 +50,8 @@ pub struct Place {
     /// The number by which a frame names the context. A context that is gone, or a primary context that is not retained (the
     /// runtime makes it current before it retains it), is named 0: the worker has none.
     number: u32,
+    /// The context that modules loaded in it belong to ([`crate::context::owner`]).
+    pub owner: u64,
     /// Its device's largest grid and block.
     pub limits: Limits,
 }
@@ -69,6 +71,7 @@ impl Place {
     fn look(process: &Process, context: u64, epoch: u64) -> Self {
         let mut place = Place { context, epoch: Some(epoch), ..Place::default() };
         let Some(record) = process.objects.contexts.get(context) else { return place };
+        place.owner = crate::context::owner(CUcontext(context)).0;
         let primary = usize::try_from(record.device).ok().and_then(|i| process.primaries.get(i));
         if record.primary && !primary.is_some_and(crate::context::Primary::is_active) {
             return place;
@@ -355,7 +358,7 @@ impl Guest for Gate {
     }
 
     fn new_handle<H: Handle>(&self) -> CuResult<H> {
-        initialised()?.objects.insert_plain(thread::current_context().0)
+        initialised()?.objects.insert_plain(crate::context::owner(thread::current_context()).0)
     }
 
     fn forget<H: Handle>(&self, handle: H) {

@@ -99,7 +99,7 @@ fn pin(
     kind: RangeKind,
     flags: u32,
 ) -> CuResult<()> {
-    let context = crate::context::current()?;
+    let context = crate::context::owner(crate::context::current()?);
     let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
     let read_only = matches!(kind, RangeKind::HostRegistered(f) if f & REGISTER_READ_ONLY != 0);
     let map_flags = if read_only { MAP_READ_ONLY } else { 0 };

@@ -9,7 +9,7 @@ use cuda_api::{CUresult, CuResult};
 use crate::gate;
 
 /// Images longer than this are refused: the worker would refuse them too.
-const IMAGE_BYTES_MAX: usize = 512 << 20;
+pub const IMAGE_BYTES_MAX: usize = 512 << 20;
 
 const FATBIN_WRAPPER_MAGIC: u32 = 0x4662_43b1;
 const FATBIN_MAGIC: u32 = 0xba55_ed50;
@@ -165,6 +165,9 @@ fn is_ptx(text: &[u8]) -> bool {
     rest.starts_with(b".") || rest.starts_with(b"//") || rest.starts_with(b"/*")
 }
 
+/// NULs behind a file's bytes in memory.
+pub const FILE_NULS: usize = 8;
+
 /// Reads a file that a load call names.
 ///
 /// # Errors
@@ -181,7 +184,7 @@ pub unsafe fn read_file(name: *const c_char) -> CuResult<Vec<u8>> {
     let path = std::ffi::OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes());
     let mut bytes = std::fs::read(path).map_err(|_| CUresult::FILE_NOT_FOUND)?;
     // PTX ends with NUL.
-    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&[0; FILE_NULS]);
     Ok(bytes)
 }
 

@@ -14,10 +14,13 @@ use crate::gate::{self, Limits};
 
 /// A launch's shape.
 #[derive(Clone, Copy)]
-struct Shape {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u32,
+pub struct Shape {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
 }
 
 /// What of a launch the driver judges by more than the limits checked in [`Shape::fits`]: register use and the sizes that the code
@@ -105,16 +108,24 @@ impl Shape {
 }
 
 /// How a launch travels.
-enum Way<'a> {
+pub enum Way<'a> {
+    /// As it is.
     Plain,
+    /// With attributes.
     Attributes(&'a [u8]),
+    /// Cooperatively, without other attributes.
     Cooperative,
 }
 
+/// Launches a function.
+///
+/// # Errors
+/// What the driver answers, or what is known here to be refused.
+///
 /// # Safety
 /// `params` and `extra` are what CUDA's documentation of cuLaunchKernel says.
 #[inline]
-unsafe fn launch(
+pub unsafe fn launch(
     f: CUfunction,
     shape: Shape,
     stream: CUstream,
@@ -134,7 +145,7 @@ unsafe fn launch(
         } else {
             process.objects.streams.context_of(stream.0).ok_or(CUstream::INVALID)? == context
         };
-        let limits = lane.state.place.limits;
+        let (limits, owner) = (lane.state.place.limits, lane.state.place.owner);
         let mut buffer = function::params_buffer(lane.state);
         let outcome = (|| {
             let record = function::find_remembered(process, &mut lane.state.functions, f.0)?;
@@ -147,7 +158,7 @@ unsafe fn launch(
                 Way::Cooperative => None,
             };
             // In another context than the stream's the driver refuses the function.
-            let is_here = stream_is_here && (record.context == 0 || record.context == context);
+            let is_here = stream_is_here && (record.context == 0 || record.context == owner);
             let post = is_here
                 && configuration
                     .is_some_and(|c| record.is_proven(c.key) && shape.fits(record, &limits, c.cluster));
@@ -220,10 +231,13 @@ pub unsafe fn cuLaunchCooperativeKernel(
 
 /// CUlaunchConfig.
 #[repr(C)]
-struct LaunchConfig {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u32,
+pub struct LaunchConfig {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
     stream: CUstream,
     attributes: *const u8,
     attribute_count: u32,
@@ -240,9 +254,14 @@ const ATTRIBUTE_COOPERATIVE: u32 = 2;
 /// CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE: a handle comes back.
 const ATTRIBUTE_DEVICE_UPDATABLE: u32 = 13;
 
+/// A launch's configuration, and the bytes of its attributes.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for NULL or too many attributes; CUDA_ERROR_NOT_SUPPORTED for one that is not carried.
+///
 /// # Safety
 /// `config` is NULL or a CUlaunchConfig whose attributes are as many as it says.
-unsafe fn read_config(config: *const c_void) -> CuResult<(LaunchConfig, &'static [u8])> {
+pub unsafe fn read_config(config: *const c_void) -> CuResult<(LaunchConfig, &'static [u8])> {
     not_null(config.cast_mut())?;
     // SAFETY: not NULL; a CUlaunchConfig by this function's contract.
     let config = unsafe { config.cast::<LaunchConfig>().read_unaligned() };

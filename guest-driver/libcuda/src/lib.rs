@@ -23,7 +23,8 @@
 //! - In a forked child every call answers CUDA_ERROR_NOT_INITIALIZED; nothing of the parent's session is touched.
 //! - At process exit a call may come after everything else is gone: it answers CUDA_ERROR_DEINITIALIZED.
 //! - Lock order: `context` → `module`/`library` → `objects` → `ranges`; no lock is held while a frame waits for its reply,
-//!   except those under which something is made once: a primary context, and what a module or library is asked for by name.
+//!   except those under which something is made once (a primary context, and what a module or library is asked for by name), and a
+//!   link's, which CUDA lets one thread use at a time.
 //!
 //! Settings (environment): `VGPU_TRANSPORT`, `VGPU_SOCKET` (see the `transport` crate), `VGPU_STRICT=1` (every call waits),
 //! `VGPU_LOG=1` (what is refused or goes wrong, on stderr, once per name; unset: only refusals are counted).
@@ -46,25 +47,33 @@ pub mod array_copy;
 pub mod capture;
 pub mod cls;
 pub mod context;
+pub mod context_settings;
 pub mod copy;
 pub mod copy_batch;
 pub mod copy_shape;
 pub mod device;
+pub mod device_links;
 pub mod entry;
+pub mod enumerate;
 pub mod export_table;
 pub mod exports;
 pub mod function;
 pub mod gate;
+pub mod green;
 pub mod host_memory;
 pub mod image;
 pub mod integrity;
 pub mod launch;
 pub mod library;
+pub mod link;
 pub mod log;
+pub mod logs;
 pub mod managed;
 pub mod memory;
 pub mod module;
 pub mod objects;
+pub mod occupancy;
+pub mod old_launch;
 pub mod pointer;
 pub mod pools;
 pub mod proc_address;
@@ -72,6 +81,8 @@ pub mod process;
 pub mod ranges;
 pub mod reserve;
 pub mod stream;
+pub mod stream_attribute;
+pub mod stream_words;
 pub mod tensor_map;
 pub mod texture;
 pub mod thread;

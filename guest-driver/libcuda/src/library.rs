@@ -161,6 +161,28 @@ fn record(process: &Process, library: CUlibrary) -> CuResult<Arc<LibraryRecord>>
     process.objects.libraries.get(library.0).ok_or(CUresult::INVALID_HANDLE)
 }
 
+/// A library's kernel: the same name gives the same handle.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_NOT_FOUND, or why the worker does not tell.
+pub fn kernel_named(process: &Process, library: CUlibrary, name: &CStr) -> CuResult<CUkernel> {
+    let record = record(process, library)?;
+    let mut kernels = lock(&record.kernels);
+    if let Some(known) = kernels.get(name) {
+        return Ok(*known);
+    }
+    let table = &process.objects.kernels;
+    let handle = table.reserve()?;
+    let asked = gate::call::<row::cuLibraryGetKernel>((CUkernel(handle), library, name))
+        .and_then(|(info, params)| FunctionRecord::new(0, library.0, name.to_owned(), &info, params));
+    let known = asked.inspect_err(|_| {
+        table.remove(handle);
+    })?;
+    table.fill(handle, known);
+    kernels.insert(name.to_owned(), CUkernel(handle));
+    Ok(CUkernel(handle))
+}
+
 /// cuLibraryGetKernel.
 pub unsafe fn cuLibraryGetKernel(to: *mut CUkernel, library: CUlibrary, name: *const c_char) -> CUresult {
     finish((|| {
@@ -168,27 +190,8 @@ pub unsafe fn cuLibraryGetKernel(to: *mut CUkernel, library: CUlibrary, name: *c
         process.alive()?;
         not_null(to)?;
         not_null(name.cast_mut())?;
-        let record = record(process, library)?;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
-        let name = unsafe { CStr::from_ptr(name) };
-        let mut kernels = lock(&record.kernels);
-        let kernel = match kernels.get(name) {
-            Some(known) => *known,
-            None => {
-                let table = &process.objects.kernels;
-                let handle = table.reserve()?;
-                let asked = gate::call::<row::cuLibraryGetKernel>((CUkernel(handle), library, name))
-                    .and_then(|(info, params)| {
-                        FunctionRecord::new(0, library.0, name.to_owned(), &info, params)
-                    });
-                let known = asked.inspect_err(|_| {
-                    table.remove(handle);
-                })?;
-                table.fill(handle, known);
-                kernels.insert(name.to_owned(), CUkernel(handle));
-                CUkernel(handle)
-            }
-        };
+        let kernel = kernel_named(process, library, unsafe { CStr::from_ptr(name) })?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { to.write(kernel) };
         Ok(())
@@ -201,7 +204,7 @@ pub unsafe fn cuLibraryGetModule(to: *mut CUmodule, library: CUlibrary) -> CUres
         let process = initialised()?;
         process.alive()?;
         not_null(to)?;
-        let module = module_in(process, library, crate::context::current()?.0)?;
+        let module = module_in(process, library, crate::context::owner(crate::context::current()?).0)?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { to.write(module) };
         Ok(())
@@ -238,7 +241,7 @@ pub unsafe fn cuLibraryGetGlobal(
         process.alive()?;
         not_null(name.cast_mut())?;
         let record = record(process, library)?;
-        let context = crate::context::current()?.0;
+        let context = crate::context::owner(crate::context::current()?).0;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
         let name = unsafe { CStr::from_ptr(name) };
         let key = (context, name.to_owned());
@@ -270,7 +273,7 @@ pub unsafe fn cuKernelGetFunction(to: *mut CUfunction, kernel: CUkernel) -> CUre
         not_null(to)?;
         let known = kernel_record(process, kernel)?;
         let library = record(process, CUlibrary(known.parent))?;
-        let context = crate::context::current()?.0;
+        let context = crate::context::owner(crate::context::current()?).0;
         let mut functions = lock(&library.functions);
         let function = match functions.get(&(context, kernel.0)) {
             Some(known) => *known,

@@ -1,4 +1,5 @@
-//! The little that this library says, on stderr, and only when `VGPU_LOG` is set: what was refused, and what went wrong.
+//! The little that this library says, on stderr, and only when `VGPU_LOG` is set: what was refused, and what went wrong. Programs can
+//! ask for it, too ([`crate::logs`]).
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -13,21 +14,20 @@ pub fn enabled() -> bool {
 /// Says something once per key.
 pub fn once(key: &'static str, message: impl FnOnce() -> String) {
     static SAID: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-    if !enabled() {
-        return;
-    }
     let said = SAID.get_or_init(|| Mutex::new(HashSet::new()));
     let first = said.lock().unwrap_or_else(|e| e.into_inner()).insert(key);
     if first {
-        write(&message());
+        say(message);
     }
 }
 
 /// Says something each time.
 pub fn say(message: impl FnOnce() -> String) {
+    let message = message();
     if enabled() {
-        write(&message());
+        write(&message);
     }
+    crate::logs::note(&message);
 }
 
 fn write(message: &str) {

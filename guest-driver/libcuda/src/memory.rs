@@ -20,7 +20,7 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
     if len == 0 {
         return Err(CUresult::INVALID_VALUE);
     }
-    let context = crate::context::current()?;
+    let context = crate::context::owner(crate::context::current()?);
     let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
     let mut avoid = Vec::new();
     let mut clashing = Vec::new();

@@ -34,7 +34,7 @@ fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
     not_null(to)?;
-    let context = crate::context::current()?.0;
+    let context = crate::context::owner(crate::context::current()?).0;
     let number = image::send(bytes)?;
     let module = new(process, context)?;
     let (info_room, error_room) = options.rooms();
@@ -162,25 +162,30 @@ pub unsafe fn cuModuleGetFunction(to: *mut CUfunction, module: CUmodule, name: *
         process.alive()?;
         not_null(to)?;
         not_null(name.cast_mut())?;
-        let record = record(process, module)?;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
-        let name = unsafe { CStr::from_ptr(name) };
-        let mut functions = lock(&record.functions);
-        let function = match functions.get(name) {
-            Some(known) => *known,
-            None => {
-                // The handle exists before its record does: the worker is told the name it will go by.
-                let function = new_function(process, record.context, module.0, name, |function| {
-                    gate::call::<row::cuModuleGetFunction>((function, module, name))
-                })?;
-                functions.insert(name.to_owned(), function);
-                function
-            }
-        };
+        let function = function_named(process, module, unsafe { CStr::from_ptr(name) })?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { to.write(function) };
         Ok(())
     })())
+}
+
+/// A module's function: the same name gives the same handle.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_NOT_FOUND, or why the worker does not tell.
+pub fn function_named(process: &Process, module: CUmodule, name: &CStr) -> CuResult<CUfunction> {
+    let record = record(process, module)?;
+    let mut functions = lock(&record.functions);
+    if let Some(known) = functions.get(name) {
+        return Ok(*known);
+    }
+    // The handle exists before its record does: the worker is told the name it will go by.
+    let function = new_function(process, record.context, module.0, name, |function| {
+        gate::call::<row::cuModuleGetFunction>((function, module, name))
+    })?;
+    functions.insert(name.to_owned(), function);
+    Ok(function)
 }
 
 /// Names a function, asks the worker about it, and keeps what comes back.

@@ -88,15 +88,24 @@ impl<T> Table<T> {
         }
     }
 
+    /// As [`Table::reserve`], of an object that belongs to a context.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn reserve_in(&self, context: u64) -> CuResult<u64> {
+        let handle = self.reserve()?;
+        if let Some(slot) = self.live_slot(handle) {
+            slot.context.store(context, Ordering::Relaxed);
+        }
+        Ok(handle)
+    }
+
     /// Names a new object that belongs to a context (0: to the process).
     ///
     /// # Errors
     /// As for [`Table::reserve`].
     pub fn insert_in(&self, context: u64, record: T) -> CuResult<u64> {
-        let handle = self.reserve()?;
-        if let Some(slot) = self.live_slot(handle) {
-            slot.context.store(context, Ordering::Relaxed);
-        }
+        let handle = self.reserve_in(context)?;
         self.fill(handle, record);
         Ok(handle)
     }
@@ -215,6 +224,12 @@ pub struct Objects {
     pub arrays: Table<Owned>,
     /// Mipmapped arrays.
     pub mipmapped_arrays: Table<Owned>,
+    /// Images that are being linked.
+    pub links: Table<crate::link::LinkRecord>,
+    /// Green contexts.
+    pub greens: Table<crate::green::GreenRecord>,
+    /// What green contexts are made from.
+    pub resource_descs: Table<Owned>,
 }
 
 impl Default for Objects {
@@ -234,6 +249,9 @@ impl Default for Objects {
             allocations: Table::new(HandleKind::Allocation),
             arrays: Table::new(HandleKind::Array),
             mipmapped_arrays: Table::new(HandleKind::MipmappedArray),
+            links: Table::new(HandleKind::LinkState),
+            greens: Table::new(HandleKind::GreenContext),
+            resource_descs: Table::new(HandleKind::ResourceDesc),
         }
     }
 }
@@ -247,6 +265,7 @@ impl Objects {
             HandleKind::GraphNode => Some(&self.graph_nodes),
             HandleKind::Array => Some(&self.arrays),
             HandleKind::MipmappedArray => Some(&self.mipmapped_arrays),
+            HandleKind::ResourceDesc => Some(&self.resource_descs),
             _ => None,
         }
     }
@@ -270,6 +289,8 @@ impl Objects {
             HandleKind::Stream => self.streams.is_live(raw),
             HandleKind::MemPool => self.pools.is_live(raw),
             HandleKind::Allocation => self.allocations.is_live(raw),
+            HandleKind::LinkState => self.links.is_live(raw),
+            HandleKind::GreenContext => self.greens.is_live(raw),
             kind => self.plain(kind).is_some_and(|t| t.is_live(raw)),
         };
         if live { Ok(()) } else { Err(H::INVALID) }
@@ -311,6 +332,11 @@ impl Objects {
         for (handle, record) in self.streams.all() {
             if record.context == context {
                 self.streams.remove(handle);
+            }
+        }
+        for (handle, _) in self.links.all() {
+            if self.links.context_of(handle) == Some(context) {
+                self.links.remove(handle);
             }
         }
         for (handle, record) in self.functions.all() {

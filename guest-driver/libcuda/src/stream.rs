@@ -1,6 +1,6 @@
 //! Streams: made and destroyed without waiting; what they are is known here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use cuda_api::calls::stream::row;
 use cuda_api::guest::{finish, not_null};
@@ -8,7 +8,7 @@ use cuda_api::types::{CUcontext, CUdevice, CUstream, Handle};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
-use crate::process::initialised;
+use crate::process::{Process, initialised};
 
 /// What is known of a stream.
 pub struct StreamRecord {
@@ -17,13 +17,25 @@ pub struct StreamRecord {
     /// CUstream_flags.
     pub flags: u32,
     /// Its priority, brought into the device's range.
-    pub priority: i32,
+    pub priority: AtomicI32,
     /// A number that no other stream of the process ever had.
     pub id: u64,
 }
 
 // 1 and 2 are the ids of the default streams.
 static NEXT_ID: AtomicU64 = AtomicU64::new(3);
+
+/// Names a stream of a context; its priority within the device's range comes back, too.
+///
+/// # Errors
+/// CUDA_ERROR_OUT_OF_MEMORY where there are too many.
+pub fn new(process: &Process, context: u64, flags: u32, priority: i32) -> CuResult<(CUstream, i32)> {
+    let (low, high) = process.info.stream_priorities;
+    let priority = priority.clamp(high.min(low), low.max(high));
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let record = StreamRecord { context, flags, priority: AtomicI32::new(priority), id };
+    Ok((CUstream(process.objects.streams.insert_in(context, record)?), priority))
+}
 
 fn create(to: *mut CUstream, flags: u32, priority: i32) -> CuResult<()> {
     let process = initialised()?;
@@ -33,10 +45,7 @@ fn create(to: *mut CUstream, flags: u32, priority: i32) -> CuResult<()> {
         return Err(CUresult::INVALID_VALUE);
     }
     let context = crate::context::current()?.0;
-    let (low, high) = process.info.stream_priorities;
-    let priority = priority.clamp(high.min(low), low.max(high));
-    let record = StreamRecord { context, flags, priority, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) };
-    let stream = CUstream(process.objects.streams.insert_in(context, record)?);
+    let (stream, priority) = new(process, context, flags, priority)?;
     if let Err(error) = gate::post::<row::cuStreamCreate>((stream, flags, priority)) {
         process.objects.streams.remove(stream.0);
         return Err(error);
@@ -69,15 +78,19 @@ pub unsafe fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
 }
 
 /// A stream as its record, or the default streams' facts in the current context.
-fn facts(stream: CUstream) -> CuResult<StreamRecord> {
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_CONTEXT.
+pub fn facts(stream: CUstream) -> CuResult<StreamRecord> {
     let process = initialised()?;
     if CUstream::SPECIAL.contains(&stream.0) {
         let context = crate::context::current()?.0;
         let id = if stream == cuda_api::types::STREAM_PER_THREAD { 2 } else { 1 };
-        return Ok(StreamRecord { context, flags: 0, priority: 0, id });
+        return Ok(StreamRecord { context, flags: 0, priority: AtomicI32::new(0), id });
     }
     let record = process.objects.streams.get(stream.0).ok_or(CUstream::INVALID)?;
-    Ok(StreamRecord { ..*record })
+    let priority = AtomicI32::new(record.priority.load(Ordering::Relaxed));
+    Ok(StreamRecord { context: record.context, flags: record.flags, priority, id: record.id })
 }
 
 fn tell<T>(stream: CUstream, to: *mut T, what: impl FnOnce(&StreamRecord) -> CuResult<T>) -> CUresult {
@@ -97,7 +110,7 @@ pub unsafe fn cuStreamGetFlags(stream: CUstream, flags: *mut u32) -> CUresult {
 
 /// cuStreamGetPriority.
 pub unsafe fn cuStreamGetPriority(stream: CUstream, priority: *mut i32) -> CUresult {
-    tell(stream, priority, |s| Ok(s.priority))
+    tell(stream, priority, |s| Ok(s.priority.load(Ordering::Relaxed)))
 }
 
 /// cuStreamGetCtx.

@@ -20,12 +20,19 @@ pub(crate) struct Context {
     pub(crate) id: u32,
     pub(crate) device: i32,
     pub(crate) primary: bool,
+    /// Of a green context: its device's primary context, to which what is made in it belongs.
+    pub(crate) owner: Option<Arc<Context>>,
     alive: AtomicBool,
 }
 
 impl Context {
     pub(crate) fn new(driver: &'static Driver, raw: Raw, id: u32, device: i32, primary: bool) -> Self {
-        Context { driver, raw, id, device, primary, alive: AtomicBool::new(true) }
+        Context { driver, raw, id, device, primary, owner: None, alive: AtomicBool::new(true) }
+    }
+
+    /// The context of a green context, made from a primary one.
+    pub(crate) fn green(raw: Raw, id: u32, owner: Arc<Context>) -> Self {
+        Context { owner: Some(owner.clone()), ..Context::new(owner.driver, raw, id, owner.device, false) }
     }
 
     /// What belongs to it may still be given to the driver.

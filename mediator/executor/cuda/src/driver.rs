@@ -29,6 +29,22 @@ pub(crate) type Raw = usize;
 /// CUlaunchAttribute: number, padding, 64 bytes of value.
 pub(crate) type LaunchAttribute = [u64; 9];
 
+/// CUlaunchAttributeValue, which is a stream attribute's value as well.
+pub(crate) type AttributeValue = [u64; 8];
+
+/// CUstreamBatchMemOpParams.
+pub(crate) type BatchOperation = [u64; 6];
+
+/// CUdevResource: what the driver wrote, given back to it as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub(crate) struct DevResource {
+    /// Type, and the driver's own part.
+    pub(crate) head: [u64; 12],
+    /// For multiprocessors: how many, the smallest partition, the alignment.
+    pub(crate) public: [u32; 12],
+}
+
 /// CUlaunchConfig.
 #[repr(C)]
 pub(crate) struct LaunchConfig {
@@ -130,6 +146,13 @@ driver! {
     safe cuCtxSetLimit [] (limit: u32, value: usize) [];
     safe cuCtxGetCacheConfig [config: u32] () [];
     safe cuCtxSetCacheConfig [] (config: u32) [];
+    safe cuCtxSetFlags [] (flags: u32) [];
+    safe cuCtxGetSharedMemConfig [config: u32] () [];
+    safe cuCtxSetSharedMemConfig [] (config: u32) [];
+    safe cuCtxResetPersistingL2Cache [] () [];
+    safe cuCtxGetExecAffinity [affinity: [u32; 2]] (kind: u32) [];
+    safe cuCtxRecordEvent [] (context: Raw, event: Raw) [];
+    safe cuCtxWaitEvent [] (context: Raw, event: Raw) [];
     safe cuCtxGetStreamPriorityRange [least: i32, greatest: i32] () [];
 
     raw cuModuleLoadDataEx [module: Raw]
@@ -138,6 +161,14 @@ driver! {
     raw cuModuleGetFunction [function: Raw] (module: Raw, name: *const c_char) [];
     raw cuModuleGetGlobal_v2 [address: u64, len: usize] (module: Raw, name: *const c_char) [];
     safe cuModuleGetFunctionCount [count: u32] (module: Raw) [];
+    raw cuModuleEnumerateFunctions [] (functions: *mut Raw, count: u32, module: Raw) [];
+
+    raw cuLinkCreate_v2 [] (count: u32, options: *mut u32, values: *mut *mut c_void) [state: Raw];
+    raw cuLinkAddData_v2 []
+        (state: Raw, kind: u32, data: *mut c_void, size: usize, name: *const c_char, count: u32,
+         options: *mut u32, values: *mut *mut c_void) [];
+    safe cuLinkComplete [] (state: Raw) [image: Raw, size: usize];
+    safe cuLinkDestroy [] (state: Raw) [];
 
     raw cuLibraryLoadData [library: Raw]
         (image: *const c_void, jit_options: *mut u32, jit_values: *mut *mut c_void, jit_count: u32,
@@ -147,6 +178,8 @@ driver! {
     safe cuLibraryGetModule [module: Raw] (library: Raw) [];
     raw cuLibraryGetGlobal [address: u64, len: usize] (library: Raw, name: *const c_char) [];
     safe cuLibraryGetKernelCount [count: u32] (library: Raw) [];
+    raw cuLibraryEnumerateKernels [] (kernels: *mut Raw, count: u32, library: Raw) [];
+    safe cuKernelGetName [name: Raw] (kernel: Raw) [];
     safe cuKernelGetFunction [function: Raw] (kernel: Raw) [];
     safe cuKernelGetAttribute [value: i32] (attribute: i32, kernel: Raw, device: i32) [];
     safe cuKernelSetAttribute [] (attribute: i32, value: i32, kernel: Raw, device: i32) [];
@@ -158,6 +191,7 @@ driver! {
     safe cuFuncSetCacheConfig [] (function: Raw, config: u32) [];
     safe cuFuncSetSharedMemConfig [] (function: Raw, config: u32) [];
     safe cuFuncGetParamInfo [] (function: Raw, index: usize) [offset: usize, size: usize];
+    safe cuFuncGetName [name: Raw] (function: Raw) [];
     safe cuFuncIsLoaded [state: u32] (function: Raw) [];
     safe cuFuncLoad [] (function: Raw) [];
 
@@ -171,6 +205,7 @@ driver! {
     safe cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags [blocks: i32]
         (function: Raw, block_size: i32, shared_bytes: usize, flags: u32) [];
     safe cuOccupancyAvailableDynamicSMemPerBlock [bytes: usize] (function: Raw, blocks: i32, block_size: i32) [];
+    raw cuOccupancyMaxPotentialClusterSize [size: i32] (function: Raw, config: *const LaunchConfig) [];
     raw cuOccupancyMaxActiveClusters [clusters: i32] (function: Raw, config: *const LaunchConfig) [];
 
     safe cuMemAlloc_v2 [address: u64] (len: usize) [];
@@ -274,6 +309,10 @@ driver! {
     raw cuStreamWriteValue64_v2 [] (stream: Raw, address: u64, value: u64, flags: u32) [];
     raw cuStreamWaitValue32_v2 [] (stream: Raw, address: u64, value: u32, flags: u32) [];
     raw cuStreamWaitValue64_v2 [] (stream: Raw, address: u64, value: u64, flags: u32) [];
+    raw cuStreamBatchMemOp_v2 [] (stream: Raw, count: u32, operations: *mut BatchOperation, flags: u32) [];
+    raw cuStreamGetAttribute [] (stream: Raw, attribute: u32, value: *mut AttributeValue) [];
+    raw cuStreamSetAttribute [] (stream: Raw, attribute: u32, value: *const AttributeValue) [];
+    safe cuStreamCopyAttributes [] (to: Raw, from: Raw) [];
     safe cuStreamIsCapturing [] (stream: Raw) [status: u32];
     safe cuStreamBeginCapture_v2 [] (stream: Raw, mode: u32) [];
     safe cuStreamEndCapture [] (stream: Raw) [graph: Raw];
@@ -289,6 +328,23 @@ driver! {
     safe cuEventSynchronize [] (event: Raw) [];
     safe cuEventElapsedTime [milliseconds: f32] (start: Raw, end: Raw) [];
     safe cuEventElapsedTime_v2 [milliseconds: f32] (start: Raw, end: Raw) [];
+
+    raw cuDeviceGetDevResource [] (device: i32, resource: *mut DevResource, kind: u32) [];
+    raw cuCtxGetDevResource [] (context: Raw, resource: *mut DevResource, kind: u32) [];
+    raw cuGreenCtxGetDevResource [] (green: Raw, resource: *mut DevResource, kind: u32) [];
+    raw cuDevSmResourceSplitByCount []
+        (made: *mut DevResource, groups: *mut u32, input: *const DevResource, remaining: *mut DevResource, flags: u32,
+         min_count: u32) [];
+    raw cuDevResourceGenerateDesc [desc: Raw] (resources: *mut DevResource, count: u32) [];
+    safe cuGreenCtxCreate [green: Raw] (desc: Raw, device: i32, flags: u32) [];
+    safe cuGreenCtxDestroy [] (green: Raw) [];
+    safe cuCtxFromGreenCtx [context: Raw] (green: Raw) [];
+    safe cuGreenCtxRecordEvent [] (green: Raw, event: Raw) [];
+    safe cuGreenCtxWaitEvent [] (green: Raw, event: Raw) [];
+    safe cuGreenCtxStreamCreate [stream: Raw] (green: Raw, flags: u32, priority: i32) [];
+
+    safe cuProfilerStart [] () [];
+    safe cuProfilerStop [] () [];
 
     safe cuGraphInstantiateWithFlags [exec: Raw] (graph: Raw, flags: u64) [];
     safe cuGraphLaunch [] (exec: Raw, stream: Raw) [];

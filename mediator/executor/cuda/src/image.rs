@@ -57,7 +57,29 @@ impl Image {
     pub(crate) fn check(&self) -> CuResult<()> {
         check(self.bytes())
     }
+
+    /// As [`Image::check`], of an input of the linker of this type.
+    pub(crate) fn check_input(&self, kind: u32) -> CuResult<()> {
+        let bytes = self.bytes();
+        let whole = match kind {
+            INPUT_CUBIN => bytes.starts_with(ELF_MAGIC) && elf_is_whole(bytes).is_some(),
+            INPUT_PTX => is_text(bytes),
+            INPUT_FATBIN => word(bytes, 0) == Some(FATBIN_MAGIC) && fatbin_is_whole(bytes).is_some(),
+            INPUT_OBJECT => objects::object_is_whole(bytes).is_some(),
+            INPUT_LIBRARY => objects::archive_is_whole(bytes).is_some(),
+            // High-level code from before CUDA 12: only that toolkit's linker reads it.
+            _ => return Err(CUresult::NOT_SUPPORTED),
+        };
+        if whole { Ok(()) } else { Err(CUresult::INVALID_IMAGE) }
+    }
 }
+
+/// CUjitInputType.
+const INPUT_CUBIN: u32 = 0;
+const INPUT_PTX: u32 = 1;
+const INPUT_FATBIN: u32 = 2;
+const INPUT_OBJECT: u32 = 3;
+const INPUT_LIBRARY: u32 = 4;
 
 struct Held {
     image: Image,
@@ -204,6 +226,8 @@ fn elf_is_whole(image: &[u8]) -> Option<()> {
     }
     Some(())
 }
+
+mod objects;
 
 #[cfg(test)]
 #[path = "image/tests.rs"]

@@ -24,6 +24,31 @@ fn is_number(option: u32) -> bool {
     matches!(option, 0 | 1 | 7..=16 | 20..=24 | 29..=34)
 }
 
+/// Pairs of (option, value) as numbers and values.
+type Pairs = (Vec<u32>, Vec<*mut c_void>);
+
+/// Reads pairs of (option, value), 8 bytes each, of options that are numbers.
+pub(crate) fn numbers(bytes: &[u8]) -> CuResult<Pairs> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() || !words.len().is_multiple_of(2) || words.len() > OPTIONS_MAX {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    let (mut numbers, mut values) = Pairs::default();
+    let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+    while let (Some(number), Some(value)) = (words.next(), words.next()) {
+        let number = u32::try_from(number).map_err(|_| CUresult::INVALID_VALUE)?;
+        if !is_number(number) {
+            log::warn!("JIT option {number} is not supported");
+            return Err(CUresult::NOT_SUPPORTED);
+        }
+        numbers.push(number);
+        values.push(std::ptr::without_provenance_mut(
+            usize::try_from(value).map_err(|_| CUresult::INVALID_VALUE)?,
+        ));
+    }
+    Ok((numbers, values))
+}
+
 /// A load's options, as the driver wants them.
 pub(crate) struct Options {
     numbers: Vec<u32>,
@@ -37,30 +62,17 @@ pub(crate) struct Options {
 impl Options {
     /// Reads pairs of (option, value), 8 bytes each, and makes room for the logs.
     pub(crate) fn read(bytes: &[u8], info_room: u32, error_room: u32) -> CuResult<Self> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() || !words.len().is_multiple_of(2) || words.len() > OPTIONS_MAX {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        let (numbers, values) = numbers(bytes)?;
         let room = |bytes: u32| usize::try_from(bytes).unwrap_or(0).min(LOG_BYTES_MAX);
         let (info_room, error_room) = (room(info_room), room(error_room));
         let mut options = Options {
-            numbers: Vec::new(),
-            values: Vec::new(),
+            numbers,
+            values,
             info: vec![0; info_room],
             error: vec![0; error_room.max(ERROR_LOG_BYTES_MIN)],
             info_room,
             error_room,
         };
-        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-        while let (Some(number), Some(value)) = (words.next(), words.next()) {
-            let number = u32::try_from(number).map_err(|_| CUresult::INVALID_VALUE)?;
-            if !is_number(number) {
-                log::warn!("JIT option {number} is not supported");
-                return Err(CUresult::NOT_SUPPORTED);
-            }
-            let value = usize::try_from(value).map_err(|_| CUresult::INVALID_VALUE)?;
-            options.push(number, std::ptr::without_provenance_mut(value));
-        }
         if !options.info.is_empty() {
             let (at, len) = (options.info.as_mut_ptr().cast(), options.info.len());
             options.push(INFO_LOG, at);
@@ -84,7 +96,7 @@ impl Options {
     }
 
     /// The logs, for the guest, and the error log's text for ours.
-    pub(crate) fn logs(self) -> (Vec<u8>, Vec<u8>, String) {
+    pub(crate) fn logs(&self) -> (Vec<u8>, Vec<u8>, String) {
         let text = |log: &[u8]| log.split(|b| *b == 0).next().unwrap_or_default().to_vec();
         let (mut info, mut error) = (text(&self.info), text(&self.error));
         let said = String::from_utf8_lossy(&error).trim().to_owned();

@@ -29,6 +29,8 @@
 //! | pools | 1024 | objects |
 //! | arrays with their levels and planes, mipmapped arrays | 65536, 65536 | objects |
 //! | texture and surface objects | 262144 | objects |
+//! | links, green contexts, their descriptions | 256, 64, 4096 | objects |
+//! | multiprocessor resources that are remembered | 16384 | resources |
 //! | graph nodes that were named to the guest | 1048576 | nodes |
 //! | nodes or dependencies in one reply | 4096 | nodes |
 

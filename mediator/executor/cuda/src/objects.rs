@@ -1,8 +1,8 @@
 //! What the driver made for the guest. Each object destroys its driver handle when its last user lets go of it, unless the
 //! context that it belonged to is gone, and the handle with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
 use cuda_api::types::{CUresult, FunctionInfo, Resource};
@@ -13,6 +13,8 @@ use crate::driver::{Driver, Raw};
 /// Destroys a handle. After a sticky error the driver refuses even that, and nothing is left to destroy.
 fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
     if context.alive() && context.driver.sticky() == 0 {
+        // A green context may be current in one thread only; its primary context does as well.
+        let context = context.owner.as_ref().map_or(context, |owner| owner);
         // The driver has logged what it answered; a handle that it will not destroy stays until the process ends.
         let _ = context.with(how);
     }
@@ -41,6 +43,33 @@ context_objects! {
     Graph by cuGraphDestroy;
     /// An executable graph.
     GraphExec by cuGraphExecDestroy;
+}
+
+/// Images that are being linked. What is done with it is done by one call at a time, as CUDA wants it.
+pub(crate) struct Link {
+    pub(crate) raw: Raw,
+    pub(crate) context: Arc<Context>,
+    pub(crate) state: Mutex<crate::calls::link::State>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        destroy(&self.context, || self.context.driver.cuLinkDestroy(self.raw));
+    }
+}
+
+/// A green context. Its end is [`crate::Cuda::green_end`].
+pub(crate) struct Green {
+    pub(crate) raw: Raw,
+    /// What it is used as.
+    pub(crate) context: Arc<Context>,
+}
+
+/// What a green context is made from. CUDA has no call that frees it.
+pub(crate) struct ResourceDesc {
+    pub(crate) raw: Raw,
+    /// The contexts that its resources came from, where those are a context's.
+    pub(crate) contexts: Vec<Option<Arc<Context>>>,
 }
 
 /// A stream of the guest's making.

@@ -10,13 +10,17 @@ use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
 use cuda_api::types::*;
 
+use crate::calls::green::Resources;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
 use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
 use crate::nodes::Nodes;
-use crate::objects::{Allocation, Array, Event, Function, Graph, GraphExec, Library, Mipmap, Module, Stream};
+use crate::objects::{
+    Allocation, Array, Event, Function, Graph, GraphExec, Green, Library, Link, Mipmap, Module, ResourceDesc,
+    Stream,
+};
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
 use crate::thread::Thread;
@@ -31,6 +35,9 @@ const FUNCTIONS_MAX: usize = 1 << 18;
 const GRAPHS_MAX: usize = 1 << 16;
 const ALLOCATIONS_MAX: usize = 1 << 18;
 const ARRAYS_MAX: usize = 1 << 16;
+const LINKS_MAX: usize = 256;
+const GREENS_MAX: usize = 64;
+const RESOURCE_DESCS_MAX: usize = 4096;
 
 /// What the VM was given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +67,10 @@ pub struct Cuda {
     pub(crate) arrays: Table<CUarray, Array>,
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
     pub(crate) views: Mutex<Views>,
+    pub(crate) links: Table<CUlinkState, Link>,
+    pub(crate) greens: Table<CUgreenCtx, Green>,
+    pub(crate) resource_descs: Table<CUdevResourceDesc, ResourceDesc>,
+    pub(crate) resources: Mutex<Resources>,
     pub(crate) memory: Memory<Arc<Allocation>>,
     pub(crate) pools: Table<CUmemoryPool, Pool>,
     /// What pools have of the session's share.
@@ -102,6 +113,10 @@ impl Cuda {
             arrays: Table::new(ARRAYS_MAX),
             mipmaps: Table::new(ARRAYS_MAX),
             views: Mutex::default(),
+            links: Table::new(LINKS_MAX),
+            greens: Table::new(GREENS_MAX),
+            resource_descs: Table::new(RESOURCE_DESCS_MAX),
+            resources: Mutex::default(),
             memory: Memory::new(),
             pools: Table::new(crate::calls::pools::POOLS_MAX),
             charges: Arc::default(),
@@ -164,7 +179,8 @@ impl Cuda {
         if thread.context().is_ok() {
             return work();
         }
-        if let Some(context) = read(&self.contexts).all().into_iter().find(|context| context.alive()) {
+        if let Some(context) = read(&self.contexts).all().into_iter().find(|c| c.alive() && c.owner.is_none())
+        {
             return context.with(work);
         }
         let (device,) = self.driver.cuDeviceGet(0)?;
@@ -203,6 +219,11 @@ impl Cuda {
         how: impl FnOnce() -> CuResult<()>,
     ) -> CuResult<()> {
         let is = |of: &Arc<Context>| Arc::ptr_eq(of, context);
+        // Green contexts go before the primary context that they are part of.
+        for green in self.greens.remove_if(|green| green.context.owner.as_ref().is_some_and(is)) {
+            let _ = self.green_end(thread, &green);
+        }
+        drop(self.links.remove_if(|link| is(&link.context)));
         // Out of the tables first, and destroyed while the context still is: what another thread holds on to is left to
         // the driver.
         drop(self.graph_execs.remove_if(|object| is(&object.context)));
@@ -290,7 +311,9 @@ impl Executor for Cuda {
         if self.driver.sticky() != 0 {
             return true;
         }
-        let contexts = read(&self.contexts).all();
+        // Waiting for a primary context includes its green contexts, each of which only one thread may have current.
+        let mut contexts = read(&self.contexts).all();
+        contexts.retain(|context| context.owner.is_none());
         let (done, finished) = mpsc::channel();
         let waiter = std::thread::Builder::new().name("quiesce".into()).spawn(move || {
             let idle = contexts.iter().all(|context| {

@@ -53,6 +53,12 @@ impl Thread {
         self.context.as_ref().ok_or(CUresult::INVALID_CONTEXT)
     }
 
+    /// The context that what is made now belongs to: the current one or, where that is a green context's, its primary context.
+    pub(crate) fn owner(&self) -> CuResult<&Arc<Context>> {
+        let context = self.context()?;
+        Ok(context.owner.as_ref().unwrap_or(context))
+    }
+
     /// The device of the current context, 0 where there is none.
     pub(crate) fn device(&self) -> i32 {
         self.context.as_ref().map_or(0, |context| context.device)

@@ -6,11 +6,13 @@ pub(crate) mod copy;
 pub(crate) mod event;
 pub(crate) mod launch;
 pub(crate) mod library;
+pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
 pub(crate) mod shape;
 pub(crate) mod stream;
+pub(crate) mod stream_attribute;
 pub(crate) mod virtual_memory;
 
 use cuda_api::calls;

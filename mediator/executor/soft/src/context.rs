@@ -79,10 +79,16 @@ fn only_device(dev: i32) -> CuResult<()> {
 }
 
 impl Contexts {
-    fn make(&mut self, id: u32, flags: u32, add: impl FnOnce(u32) -> StreamId) -> CuResult<()> {
+    /// The flags of a context: how a host thread waits, and how memory is mapped, of which nothing makes a difference here.
+    pub(crate) fn check_flags(flags: u32) -> CuResult<()> {
         if flags & !FLAGS != 0 || flags & 7 == 3 || flags & 7 > 4 {
             return Err(CUresult::INVALID_VALUE);
         }
+        Ok(())
+    }
+
+    fn make(&mut self, id: u32, flags: u32, add: impl FnOnce(u32) -> StreamId) -> CuResult<()> {
+        Self::check_flags(flags)?;
         if self.all.len() >= CONTEXTS_MAX {
             return Err(CUresult::OUT_OF_MEMORY);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
 use cuda_api::types::CUresult;
+use cuda_api::wire::INLINE_BYTES_MAX;
 
 use crate::budget::Hold;
 use crate::device::Device;
@@ -55,6 +56,22 @@ impl Library {
 
     pub(crate) fn kernel(&self, name: &str) -> CuResult<Arc<Kernel>> {
         self.kernels.get(name).cloned().ok_or(CUresult::NOT_FOUND)
+    }
+
+    /// The kernels' names in the text's order from one on, each with a NUL, as many as a reply carries.
+    pub(crate) fn names(&self, first: u32) -> Vec<u8> {
+        let mut kernels: Vec<&Kernel> = self.kernels.values().map(|k| &**k).collect();
+        kernels.sort_by_key(|kernel| kernel.index);
+        let mut names = Vec::new();
+        for kernel in kernels.into_iter().skip(usize::try_from(first).unwrap_or(usize::MAX)) {
+            let used = names.len().saturating_add(kernel.name.len());
+            if used >= INLINE_BYTES_MAX {
+                break;
+            }
+            names.extend_from_slice(kernel.name.as_bytes());
+            names.push(0);
+        }
+        names
     }
 
     pub(crate) fn kernel_count(&self) -> u32 {

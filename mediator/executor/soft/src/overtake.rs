@@ -46,6 +46,7 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         stream cuStreamWriteValue64_v2 (s, ..) => Place::Stream(s, None);
         stream cuStreamWaitValue32_v2 (s, ..) => Place::Stream(s, None);
         stream cuStreamWaitValue64_v2 (s, ..) => Place::Stream(s, None);
+        stream cuStreamBatchMemOp_v2 (s, ..) => Place::Stream(s, None);
         stream cuStreamSynchronize (s,) => Place::Stream(s, None);
         stream cuStreamQuery (s,) => Place::Stream(s, None);
         stream cuStreamWaitEvent (s, e, _) => Place::Stream(s, Some(e));

@@ -13,6 +13,8 @@ use cuda_api::types::*;
 use crate::attributes;
 use crate::calls::array::{Array, Mipmap};
 use crate::calls::event::Event;
+use crate::calls::link::Link;
+use crate::calls::stream_attribute::Attributes;
 use crate::config::SoftConfig;
 use crate::context::{Context, Contexts};
 use crate::device::Device;
@@ -35,6 +37,7 @@ const FUNCTIONS_MAX: usize = 1 << 18;
 const ALLOCATIONS_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
 const ARRAYS_MAX: usize = 1 << 16;
+const LINKS_MAX: usize = 256;
 /// Names of which a warning is remembered, so that it comes once.
 const WARNED_MAX: usize = 1024;
 
@@ -43,6 +46,7 @@ pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) context: u32,
     pub(crate) order: Order,
+    pub(crate) attributes: Mutex<Attributes>,
 }
 
 /// The software executor of one session.
@@ -62,6 +66,7 @@ pub struct Soft {
     pub(crate) device_pools: Mutex<Pools>,
     pub(crate) arrays: Table<CUarray, Array>,
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
+    pub(crate) links: Table<CUlinkState, Link>,
     pub(crate) images: Mutex<Images>,
     warned: Mutex<HashSet<String>>,
 }
@@ -101,6 +106,7 @@ impl Soft {
             device_pools,
             arrays: Table::new(ARRAYS_MAX),
             mipmaps: Table::new(ARRAYS_MAX),
+            links: Table::new(LINKS_MAX),
             images: Mutex::default(),
             warned: Mutex::default(),
         })
@@ -127,6 +133,11 @@ impl Soft {
         if warned.len() < WARNED_MAX && warned.insert(what.to_owned()) {
             log::warn!("{what}");
         }
+    }
+
+    /// The range of stream priorities.
+    pub(crate) fn priorities(&self) -> (i32, i32) {
+        self.info.stream_priorities
     }
 
     /// The current context of a thread.
@@ -168,6 +179,7 @@ impl Soft {
         self.events.remove_if(|e| e.context == id);
         self.arrays.remove_if(|a| a.context == id);
         self.mipmaps.remove_if(|m| m.context == id);
+        self.links.remove_if(|l| l.context == id);
         self.functions.remove_if(|f| f.context == Some(id));
         self.device.with_streams(|s| s.remove_context(id));
         for module in self.modules.remove_if(|m| m.context == id) {

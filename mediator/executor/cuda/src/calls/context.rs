@@ -77,7 +77,15 @@ impl Host for Cuda {
     }
 
     fn cuCtxDestroy_v2(&self, thread: &mut Thread, ctx: CUcontext) -> CuResult<()> {
-        let context = contexts_mut(self).remove(number(ctx)?, false)?;
+        let context = {
+            let number = number(ctx)?;
+            let mut contexts = contexts_mut(self);
+            // A green context's goes with that one.
+            if contexts.get(number)?.owner.is_some() {
+                return Err(CUresult::INVALID_CONTEXT);
+            }
+            contexts.remove(number, false)?
+        };
         self.end_context(thread, &context, || self.driver.cuCtxDestroy_v2(context.raw))
     }
 
@@ -96,6 +104,115 @@ impl Host for Cuda {
 
     fn cuCtxSetLimit(&self, _: &mut Thread, limit: u32, value: usize) -> CuResult<()> {
         self.driver.cuCtxSetLimit(limit, value)
+    }
+
+    fn cuCtxSetFlags(&self, thread: &mut Thread, flags: u32) -> CuResult<()> {
+        thread.context()?;
+        self.check_flags(flags)?;
+        self.driver.cuCtxSetFlags(flags)
+    }
+
+    fn cuCtxGetSharedMemConfig(&self, _: &mut Thread) -> CuResult<u32> {
+        self.driver.cuCtxGetSharedMemConfig().map(|(config,)| config)
+    }
+
+    fn cuCtxSetSharedMemConfig(&self, _: &mut Thread, config: u32) -> CuResult<()> {
+        self.driver.cuCtxSetSharedMemConfig(config)
+    }
+
+    fn cuCtxResetPersistingL2Cache(&self, _: &mut Thread) -> CuResult<()> {
+        self.driver.cuCtxResetPersistingL2Cache()
+    }
+
+    fn cuCtxGetExecAffinity(&self, _: &mut Thread, kind: u32) -> CuResult<u32> {
+        self.driver.cuCtxGetExecAffinity(kind).map(|([_, multiprocessors],)| multiprocessors)
+    }
+
+    fn cuCtxRecordEvent(&self, _: &mut Thread, ctx: CUcontext, event: CUevent) -> CuResult<()> {
+        let (context, event) = (read(&self.contexts).get(number(ctx)?)?, self.event(event)?);
+        self.driver.cuCtxRecordEvent(context.raw, event.raw)
+    }
+
+    fn cuCtxWaitEvent(&self, _: &mut Thread, ctx: CUcontext, event: CUevent) -> CuResult<()> {
+        let (context, event) = (read(&self.contexts).get(number(ctx)?)?, self.event(event)?);
+        self.driver.cuCtxWaitEvent(context.raw, event.raw)
+    }
+
+    fn cuDeviceGetDevResource(&self, _: &mut Thread, dev: i32, kind: u32) -> CuResult<DeviceResource> {
+        self.device_resource(dev, kind)
+    }
+
+    fn cuCtxGetDevResource(&self, _: &mut Thread, ctx: CUcontext, kind: u32) -> CuResult<DeviceResource> {
+        self.context_resource(ctx, kind)
+    }
+
+    fn cuGreenCtxGetDevResource(
+        &self,
+        _: &mut Thread,
+        green: CUgreenCtx,
+        kind: u32,
+    ) -> CuResult<DeviceResource> {
+        self.green_resource(green, kind)
+    }
+
+    fn cuDevSmResourceSplitByCount(
+        &self,
+        _: &mut Thread,
+        input: u64,
+        groups: u32,
+        count_only: bool,
+        flags: u32,
+        min_count: u32,
+    ) -> CuResult<(u32, Vec<DeviceResource>, DeviceResource)> {
+        self.split_resource(input, groups, count_only, flags, min_count)
+    }
+
+    fn cuDevResourceGenerateDesc(
+        &self,
+        _: &mut Thread,
+        desc: CUdevResourceDesc,
+        names: &[u8],
+    ) -> CuResult<()> {
+        self.describe_resources(desc, names)
+    }
+
+    fn cuGreenCtxCreate(
+        &self,
+        _: &mut Thread,
+        green: CUgreenCtx,
+        ctx: CUcontext,
+        primary: CUcontext,
+        desc: CUdevResourceDesc,
+        dev: i32,
+        flags: u32,
+    ) -> CuResult<()> {
+        self.green_create(green, ctx, primary, desc, dev, flags)
+    }
+
+    fn cuGreenCtxDestroy(&self, thread: &mut Thread, green: CUgreenCtx) -> CuResult<()> {
+        let green = self.greens.remove(green)?;
+        self.green_end(thread, &green)
+    }
+
+    fn cuGreenCtxRecordEvent(&self, _: &mut Thread, green: CUgreenCtx, event: CUevent) -> CuResult<()> {
+        let (green, event) = (self.greens.get(green)?, self.event(event)?);
+        self.driver.cuGreenCtxRecordEvent(green.raw, event.raw)
+    }
+
+    fn cuGreenCtxWaitEvent(&self, _: &mut Thread, green: CUgreenCtx, event: CUevent) -> CuResult<()> {
+        let (green, event) = (self.greens.get(green)?, self.event(event)?);
+        self.driver.cuGreenCtxWaitEvent(green.raw, event.raw)
+    }
+
+    fn cuGreenCtxStreamCreate(
+        &self,
+        _: &mut Thread,
+        stream: CUstream,
+        green: CUgreenCtx,
+        flags: u32,
+        priority: i32,
+    ) -> CuResult<()> {
+        self.green_stream(stream, green, flags, priority)
     }
 
     fn cuCtxGetCacheConfig(&self, _: &mut Thread) -> CuResult<u32> {

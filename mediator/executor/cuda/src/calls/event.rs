@@ -19,7 +19,7 @@ impl Host for Cuda {
             self.warn_once("cuEventCreate: events between processes are not supported");
             return Err(CUresult::NOT_SUPPORTED);
         }
-        let context = thread.context()?.clone();
+        let context = thread.owner()?.clone();
         self.events.check_free(event)?;
         let (raw,) = self.driver.cuEventCreate(flags)?;
         self.events.add(event, Arc::new(Event { raw, context }))

@@ -282,6 +282,26 @@ impl Host for Cuda {
         found.map(|(bytes,)| bytes)
     }
 
+    fn cuOccupancyMaxPotentialClusterSize(
+        &self,
+        _: &mut Thread,
+        func: CUfunction,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared_bytes: u32,
+        attributes: &[u8],
+    ) -> CuResult<i32> {
+        let function = self.function(func)?;
+        let attributes = self.attributes(attributes)?;
+        // As below, the stream does not travel.
+        let stream = self.stream(STREAM_DEFAULT)?;
+        let config = Self::config(grid, block, shared_bytes, &stream, &attributes);
+        // SAFETY: configuration and attributes are locals that outlive the call.
+        let found =
+            unsafe { self.driver.cuOccupancyMaxPotentialClusterSize(function.raw, &raw const config) };
+        found.map(|(size,)| size)
+    }
+
     fn cuOccupancyMaxActiveClusters(
         &self,
         _: &mut Thread,

@@ -45,7 +45,7 @@ impl Host for Cuda {
             unsafe { self.driver.cuLibraryLoadData(at, numbers, values, count, none, no_values, 0) };
         let outcome = outcome
             .and_then(|(raw,)| self.libraries.add(library, Arc::new(Library { driver: self.driver, raw })));
-        Ok(self.loaded(outcome, options, &image, begun))
+        Ok(self.loaded(outcome, &options, &image, begun))
     }
 
     fn cuLibraryUnload(&self, _: &mut Thread, library: CUlibrary) -> CuResult<()> {
@@ -81,7 +81,7 @@ impl Host for Cuda {
     }
 
     fn cuLibraryGetModule(&self, thread: &mut Thread, module: CUmodule, library: CUlibrary) -> CuResult<()> {
-        let context = thread.context()?.clone();
+        let context = thread.owner()?.clone();
         let library = self.libraries.get(library)?;
         self.modules.check_free(module)?;
         let (raw,) = self.driver.cuLibraryGetModule(library.raw)?;
@@ -94,7 +94,7 @@ impl Host for Cuda {
         library: CUlibrary,
         name: &CStr,
     ) -> CuResult<(CUdeviceptr, usize)> {
-        let context = thread.context()?.id;
+        let context = thread.owner()?.id;
         let library = self.libraries.get(library)?;
         // SAFETY: a NUL-terminated string that outlives the call.
         let (at, len) = unsafe { self.driver.cuLibraryGetGlobal(library.raw, name.as_ptr()) }?;
@@ -106,13 +106,17 @@ impl Host for Cuda {
         self.driver.cuLibraryGetKernelCount(self.libraries.get(library)?.raw).map(|(count,)| count)
     }
 
+    fn cuLibraryEnumerateKernels(&self, _: &mut Thread, library: CUlibrary, first: u32) -> CuResult<Vec<u8>> {
+        self.kernel_names(self.libraries.get(library)?.raw, first)
+    }
+
     fn cuKernelGetFunction(
         &self,
         thread: &mut Thread,
         function: CUfunction,
         kernel: CUkernel,
     ) -> CuResult<()> {
-        let context = thread.context()?.clone();
+        let context = thread.owner()?.clone();
         let kernel = self.kernels.get(kernel)?;
         let library = Self::library_of(&kernel)?;
         self.functions.check_free(function)?;

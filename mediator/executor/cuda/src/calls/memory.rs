@@ -85,7 +85,7 @@ impl Cuda {
 
 impl Host for Cuda {
     fn cuMemAlloc_v2(&self, thread: &mut Thread, size: usize, avoid: &[u8]) -> CuResult<CUdeviceptr> {
-        let context = thread.context()?.id;
+        let context = thread.owner()?.id;
         let avoid = Avoid::read(avoid)?;
         let len = size as u64;
         self.take(len)?;

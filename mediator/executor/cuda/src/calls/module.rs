@@ -10,6 +10,7 @@ use cuda_api::types::*;
 use cuda_api::wire::Bulk;
 
 use crate::Cuda;
+use crate::calls::link::Linked;
 use crate::driver::{Driver, Raw};
 use crate::image::Image;
 use crate::jit::Options;
@@ -60,7 +61,7 @@ impl Cuda {
     pub(crate) fn loaded(
         &self,
         outcome: CuResult<()>,
-        options: Options,
+        options: &Options,
         image: &Image,
         begun: Instant,
     ) -> Loaded {
@@ -74,6 +75,14 @@ impl Cuda {
 }
 
 impl entry::Host for Cuda {
+    fn cuProfilerStart(&self, _: &mut Thread) -> CuResult<()> {
+        self.driver.cuProfilerStart()
+    }
+
+    fn cuProfilerStop(&self, _: &mut Thread) -> CuResult<()> {
+        self.driver.cuProfilerStop()
+    }
+
     fn vgpuImageData(
         &self,
         thread: &mut Thread,
@@ -108,7 +117,7 @@ impl module::Host for Cuda {
         info_room: u32,
         error_room: u32,
     ) -> CuResult<Loaded> {
-        let context = thread.context()?.clone();
+        let context = thread.owner()?.clone();
         self.modules.check_free(module)?;
         let image = self.image(image)?;
         let mut options = Options::read(options, info_room, error_room)?;
@@ -119,7 +128,7 @@ impl module::Host for Cuda {
         let outcome = unsafe { self.driver.cuModuleLoadDataEx(at, count, numbers, values) };
         let outcome = outcome
             .and_then(|(raw,)| self.modules.add(module, Arc::new(Module { raw, context, library: None })));
-        Ok(self.loaded(outcome, options, &image, begun))
+        Ok(self.loaded(outcome, &options, &image, begun))
     }
 
     fn cuModuleUnload(&self, _: &mut Thread, module: CUmodule) -> CuResult<()> {
@@ -165,6 +174,45 @@ impl module::Host for Cuda {
 
     fn cuModuleGetFunctionCount(&self, _: &mut Thread, module: CUmodule) -> CuResult<u32> {
         self.driver.cuModuleGetFunctionCount(self.live_module(module)?.raw).map(|(count,)| count)
+    }
+
+    fn cuModuleEnumerateFunctions(&self, _: &mut Thread, module: CUmodule, first: u32) -> CuResult<Vec<u8>> {
+        self.function_names(self.live_module(module)?.raw, first)
+    }
+
+    fn cuLinkCreate_v2(
+        &self,
+        thread: &mut Thread,
+        state: CUlinkState,
+        options: &[u8],
+        info_room: u32,
+        error_room: u32,
+    ) -> CuResult<()> {
+        self.link_create(thread, state, options, info_room, error_room)
+    }
+
+    fn cuLinkAddData_v2(
+        &self,
+        _: &mut Thread,
+        state: CUlinkState,
+        kind: u32,
+        image: u64,
+        name: &CStr,
+        options: &[u8],
+    ) -> CuResult<Loaded> {
+        self.link_add(state, kind, image, name, options)
+    }
+
+    fn cuLinkComplete(&self, _: &mut Thread, state: CUlinkState) -> CuResult<Linked> {
+        self.link_complete(state)
+    }
+
+    fn cuLinkDestroy(&self, _: &mut Thread, state: CUlinkState) -> CuResult<()> {
+        self.links.remove(state).map(drop)
+    }
+
+    fn vgpuLinkedImage(&self, _: &mut Thread, state: CUlinkState, offset: u64) -> CuResult<Vec<u8>> {
+        self.linked_image(state, offset)
     }
 }
 

@@ -92,3 +92,72 @@ fn images_arrive_in_order_and_are_taken_once() {
     }
     assert_eq!(images.held.len(), 2);
 }
+
+/// An ELF object with one section of these bytes.
+fn object(section: &[u8]) -> Vec<u8> {
+    let mut image = vec![0u8; 0x40];
+    image[..6].copy_from_slice(ELF_MAGIC);
+    let sections = 0x40 + section.len() as u64;
+    image[0x28..0x30].copy_from_slice(&sections.to_le_bytes());
+    image[0x3a] = 0x40;
+    image[0x3c] = 1;
+    image.extend_from_slice(section);
+    let mut header = [0u8; 0x40];
+    header[4] = 1;
+    header[0x18] = 0x40;
+    header[0x20..0x28].copy_from_slice(&(section.len() as u64).to_le_bytes());
+    image.extend_from_slice(&header);
+    image
+}
+
+fn input(bytes: &[u8], kind: u32) -> CuResult<()> {
+    let mut image = Image::room(bytes.len());
+    image.append(bytes).unwrap();
+    image.check_input(kind)
+}
+
+#[test]
+fn inputs_of_the_linker_are_what_their_type_says() {
+    let bad = Err(CUresult::INVALID_IMAGE);
+    let good = fatbin(&[(64, 8)], 72);
+    let broken = fatbin(&[(64, 8)], 73);
+    for (kind, bytes) in
+        [(1, b".version 8.0".to_vec()), (2, good.clone()), (0, object(b"x")), (3, object(b"x"))]
+    {
+        assert_eq!(input(&bytes, kind), Ok(()), "{kind}");
+        assert_eq!(input(b"garbage", kind), bad, "{kind}");
+    }
+    assert_eq!(input(&good, 1), bad);
+    assert_eq!(input(&good, 0), bad);
+    assert_eq!(input(b".version 8.0", 5), Err(CUresult::NOT_SUPPORTED));
+    let two = [&good[..], &[0; 4], &good, &[0; 4]].concat();
+    assert_eq!(input(&object(&two), 3), Ok(()));
+    assert_eq!(input(&object(&[&good[..], b"something else"].concat()), 3), bad);
+    assert_eq!(input(&object(&[&good[..], &broken].concat()), 3), bad);
+    assert_eq!(input(&object(&broken), 3), bad);
+    assert_eq!(input(&object(b"x")[..0x40], 3), bad);
+}
+
+#[test]
+fn archives_have_whole_objects() {
+    let member = |name: &str, bytes: &[u8]| {
+        let mut member =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 644, bytes.len()).into_bytes();
+        member.extend_from_slice(bytes);
+        if bytes.len() % 2 == 1 {
+            member.push(b'\n');
+        }
+        member
+    };
+    let archive = |members: &[Vec<u8>]| [b"!<arch>\n".to_vec(), members.concat()].concat();
+    let bad = Err(CUresult::INVALID_IMAGE);
+    let good = member("a.o/", &object(&fatbin(&[(64, 8)], 72)));
+    assert_eq!(input(&archive(&[member("/", b"abc"), good.clone(), good.clone()]), 4), Ok(()));
+    assert_eq!(input(&archive(&[good.clone(), member("b.o/", &object(&fatbin(&[(64, 8)], 73)))]), 4), bad);
+    assert_eq!(input(&archive(&[member("text", b"abc")]), 4), bad);
+    let whole = archive(&[good]);
+    assert_eq!(input(&whole[..whole.len() - 8], 4), bad);
+    let mut long = whole.clone();
+    long[8 + 48..8 + 58].copy_from_slice(b"9999999999");
+    assert_eq!(input(&long, 4), bad);
+}

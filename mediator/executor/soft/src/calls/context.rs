@@ -7,8 +7,12 @@ use cuda_api::calls::context::Host;
 use cuda_api::types::*;
 
 use crate::Soft;
+use crate::context::Contexts;
 use crate::lock::read;
 use crate::soft::{Thread, contexts_mut};
+
+/// CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE.
+const SHARED_FOUR_BYTES: u32 = 1;
 
 impl Soft {
     fn cache_config(config: u32) -> CuResult<u32> {
@@ -63,6 +67,21 @@ impl Host for Soft {
 
     fn cuCtxSetLimit(&self, thread: &mut Thread, limit: u32, value: usize) -> CuResult<()> {
         self.context(thread)?.set_limit(limit, value)
+    }
+
+    fn cuCtxSetFlags(&self, thread: &mut Thread, flags: u32) -> CuResult<()> {
+        self.context(thread)?;
+        Contexts::check_flags(flags)
+    }
+
+    fn cuCtxGetSharedMemConfig(&self, thread: &mut Thread) -> CuResult<u32> {
+        self.context(thread).map(|_| SHARED_FOUR_BYTES)
+    }
+
+    fn cuCtxSetSharedMemConfig(&self, thread: &mut Thread, config: u32) -> CuResult<()> {
+        // CUsharedconfig: default, 4-byte and 8-byte banks, of which there is one kind (as on hardware of this age).
+        self.context(thread)?;
+        if config <= 2 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
     }
 
     fn cuCtxGetCacheConfig(&self, thread: &mut Thread) -> CuResult<u32> {

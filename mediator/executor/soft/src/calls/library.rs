@@ -77,6 +77,10 @@ impl Host for Soft {
         Ok(self.libraries.get(library)?.kernel_count())
     }
 
+    fn cuLibraryEnumerateKernels(&self, _: &mut Thread, library: CUlibrary, first: u32) -> CuResult<Vec<u8>> {
+        Ok(self.libraries.get(library)?.names(first))
+    }
+
     fn cuKernelGetFunction(
         &self,
         thread: &mut Thread,

@@ -8,6 +8,7 @@ use cuda_api::types::*;
 use cuda_api::wire::Bulk;
 
 use crate::Soft;
+use crate::calls::link::Link;
 use crate::kernel::{Kernel, PARAMS_MAX};
 use crate::library::{Function, Library, Module};
 use crate::lock::lock;
@@ -63,6 +64,15 @@ impl Soft {
 }
 
 impl entry::Host for Soft {
+    fn cuProfilerStart(&self, thread: &mut Thread) -> CuResult<()> {
+        // As with the driver where no profiler has attached itself: there is none to tell.
+        self.context(thread).map(|_| ())
+    }
+
+    fn cuProfilerStop(&self, thread: &mut Thread) -> CuResult<()> {
+        self.context(thread).map(|_| ())
+    }
+
     fn vgpuImageData(
         &self,
         thread: &mut Thread,
@@ -150,5 +160,48 @@ impl module::Host for Soft {
 
     fn cuModuleGetFunctionCount(&self, _: &mut Thread, module: CUmodule) -> CuResult<u32> {
         Ok(self.modules.get(module)?.library.kernel_count())
+    }
+
+    fn cuModuleEnumerateFunctions(&self, _: &mut Thread, module: CUmodule, first: u32) -> CuResult<Vec<u8>> {
+        Ok(self.modules.get(module)?.library.names(first))
+    }
+
+    fn cuLinkCreate_v2(
+        &self,
+        thread: &mut Thread,
+        state: CUlinkState,
+        _options: &[u8],
+        _info_room: u32,
+        error_room: u32,
+    ) -> CuResult<()> {
+        let context = self.context(thread)?.id;
+        self.links.add(state, Arc::new(Link::new(context, error_room)))
+    }
+
+    fn cuLinkAddData_v2(
+        &self,
+        _: &mut Thread,
+        state: CUlinkState,
+        kind: u32,
+        image: u64,
+        _name: &core::ffi::CStr,
+        _options: &[u8],
+    ) -> CuResult<Loaded> {
+        let link = self.links.get(state)?;
+        let outcome = link.add(self, kind, image);
+        Ok(loaded(self, outcome, link.error_room))
+    }
+
+    fn cuLinkComplete(&self, _: &mut Thread, state: CUlinkState) -> CuResult<(u32, u64, Vec<u8>, Vec<u8>)> {
+        let bytes = self.links.get(state)?.complete()?;
+        Ok((0, bytes, Vec::new(), Vec::new()))
+    }
+
+    fn cuLinkDestroy(&self, _: &mut Thread, state: CUlinkState) -> CuResult<()> {
+        self.links.remove(state).map(|_| ())
+    }
+
+    fn vgpuLinkedImage(&self, _: &mut Thread, state: CUlinkState, offset: u64) -> CuResult<Vec<u8>> {
+        self.links.get(state)?.image(offset)
     }
 }

@@ -1,0 +1,109 @@
+//! A context's settings beside those that travel by generic rows: flags, execution affinity, its users' count, and peers.
+
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
+use cuda_api::calls::context::row;
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::CUcontext;
+use cuda_api::{CUresult, CuResult};
+
+use crate::context::{self, FLAGS_MASK};
+use crate::gate;
+use crate::process::initialised;
+
+/// cuCtxSetFlags.
+pub unsafe fn cuCtxSetFlags(flags: u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        let ctx = context::current()?;
+        if flags & !FLAGS_MASK != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        gate::call::<row::cuCtxSetFlags>((flags,))?;
+        context::flags_of(process, ctx)?.store(flags);
+        Ok(())
+    })())
+}
+
+/// CUexecAffinityParam: a type and, for CU_EXEC_AFFINITY_TYPE_SM_COUNT, a number.
+#[repr(C)]
+struct ExecAffinity {
+    kind: u32,
+    multiprocessors: u32,
+}
+
+/// cuCtxGetExecAffinity.
+pub unsafe fn cuCtxGetExecAffinity(to: *mut c_void, kind: u32) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(to)?;
+        let multiprocessors = gate::call::<row::cuCtxGetExecAffinity>((kind,))?;
+        // SAFETY: not NULL; a CUexecAffinityParam by CUDA's contract.
+        unsafe { to.cast::<ExecAffinity>().write_unaligned(ExecAffinity { kind, multiprocessors }) };
+        Ok(())
+    })())
+}
+
+/// cuCtxAttach.
+pub unsafe fn cuCtxAttach(pctx: *mut CUcontext, flags: u32) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(pctx)?;
+        if flags != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let ctx = context::current()?;
+        let record = context::record(ctx)?;
+        if !record.is_plain() {
+            return Err(CUresult::INVALID_CONTEXT);
+        }
+        record.users.fetch_add(1, Ordering::AcqRel);
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { pctx.write(ctx) };
+        Ok(())
+    })())
+}
+
+/// cuCtxDetach: the context has to be the current one.
+pub unsafe fn cuCtxDetach(ctx: CUcontext) -> CUresult {
+    finish((|| {
+        initialised()?;
+        let record = context::record(ctx)?;
+        if ctx != context::current()? || !record.is_plain() {
+            return Err(CUresult::INVALID_CONTEXT);
+        }
+        let more = |users: u32| users.checked_sub(1).filter(|left| *left != 0);
+        match record.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(()),
+            Err(_) => context::destroy(ctx),
+        }
+    })())
+}
+
+/// Another context than the calling thread's.
+fn check_peer(peer: CUcontext) -> CuResult<()> {
+    initialised()?;
+    let current = context::current()?;
+    context::record(peer)?;
+    if peer == current { Err(CUresult::INVALID_CONTEXT) } else { Ok(()) }
+}
+
+/// cuCtxEnablePeerAccess: cuDeviceCanAccessPeer says that no device here can.
+pub unsafe fn cuCtxEnablePeerAccess(peer: CUcontext, flags: u32) -> CUresult {
+    finish((|| {
+        if flags != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        check_peer(peer)?;
+        Err(CUresult::PEER_ACCESS_UNSUPPORTED)
+    })())
+}
+
+/// cuCtxDisablePeerAccess.
+pub unsafe fn cuCtxDisablePeerAccess(peer: CUcontext) -> CUresult {
+    finish((|| {
+        check_peer(peer)?;
+        Err(CUresult::PEER_ACCESS_NOT_ENABLED)
+    })())
+}

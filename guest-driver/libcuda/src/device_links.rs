@@ -1,0 +1,128 @@
+//! What devices can do with one another and with the host's memory, and the structure of attributes of CUDA 2.
+
+use std::ffi::c_void;
+
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUdevice, attribute};
+use cuda_api::{CUresult, CuResult};
+
+use crate::process::initialised;
+
+/// CUatomicOperation has so many.
+const ATOMIC_OPERATIONS: u32 = 13;
+/// CU_EXEC_AFFINITY_TYPE_SM_COUNT is the only one.
+const EXEC_AFFINITY_TYPES: u32 = 1;
+/// CUdevice_P2PAttribute: performance rank, access, native atomics, arrays, partly native atomics.
+const P2P_ATTRIBUTES: std::ops::RangeInclusive<u32> = 1..=5;
+
+/// cuDeviceGetExecAffinitySupport: a context can be kept to some multiprocessors where MPS serves it, and it does not.
+pub unsafe fn cuDeviceGetExecAffinitySupport(to: *mut i32, kind: u32, dev: CUdevice) -> CUresult {
+    finish((|| {
+        initialised()?.device(dev)?;
+        not_null(to)?;
+        if kind >= EXEC_AFFINITY_TYPES {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        // SAFETY: not NULL; room for an int by CUDA's contract.
+        unsafe { to.write(0) };
+        Ok(())
+    })())
+}
+
+/// No operation is native.
+///
+/// # Safety
+/// Both arrays have `count` elements, or are NULL.
+unsafe fn no_atomics(capabilities: *mut u32, operations: *const u32, count: u32) -> CuResult<()> {
+    not_null(capabilities)?;
+    not_null(operations.cast_mut())?;
+    if count == 0 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    for i in 0..count as usize {
+        // SAFETY: i < count.
+        if unsafe { operations.add(i).read() } >= ATOMIC_OPERATIONS {
+            return Err(CUresult::INVALID_VALUE);
+        }
+    }
+    // SAFETY: `count` elements.
+    unsafe { capabilities.write_bytes(0, count as usize) };
+    Ok(())
+}
+
+/// cuDeviceGetHostAtomicCapabilities: as device attribute 86 says, the guest's memory is behind no link that has any.
+pub unsafe fn cuDeviceGetHostAtomicCapabilities(
+    capabilities: *mut u32,
+    operations: *const u32,
+    count: u32,
+    dev: CUdevice,
+) -> CUresult {
+    finish((|| {
+        initialised()?.device(dev)?;
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { no_atomics(capabilities, operations, count) }
+    })())
+}
+
+/// Two devices, and not the same.
+fn check_pair(from: CUdevice, to: CUdevice) -> CuResult<()> {
+    let process = initialised()?;
+    process.device(from)?;
+    process.device(to)?;
+    if from == to { Err(CUresult::INVALID_DEVICE) } else { Ok(()) }
+}
+
+/// cuDeviceGetP2PAtomicCapabilities: no peer access is offered.
+pub unsafe fn cuDeviceGetP2PAtomicCapabilities(
+    capabilities: *mut u32,
+    operations: *const u32,
+    count: u32,
+    from: CUdevice,
+    to: CUdevice,
+) -> CUresult {
+    finish((|| {
+        check_pair(from, to)?;
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { no_atomics(capabilities, operations, count) }
+    })())
+}
+
+/// cuDeviceGetP2PAttribute: no peer access is offered.
+pub unsafe fn cuDeviceGetP2PAttribute(
+    value: *mut i32,
+    number: u32,
+    from: CUdevice,
+    to: CUdevice,
+) -> CUresult {
+    finish((|| {
+        initialised()?;
+        not_null(value)?;
+        if !P2P_ATTRIBUTES.contains(&number) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        check_pair(from, to)?;
+        // SAFETY: not NULL; room for an int by CUDA's contract.
+        unsafe { value.write(0) };
+        Ok(())
+    })())
+}
+
+/// The attributes of a CUdevprop in its order: threads of a block, its dimensions, the grid's, shared memory of a block, constant
+/// memory, warp size, pitch, registers of a block, clock rate, texture alignment.
+const PROPERTIES: [i32; 14] =
+    [attribute::MAX_THREADS_PER_BLOCK, 2, 3, 4, 5, 6, 7, 8, 9, attribute::WARP_SIZE, 11, 12, 13, 14];
+
+/// cuDeviceGetProperties.
+pub unsafe fn cuDeviceGetProperties(to: *mut c_void, dev: CUdevice) -> CUresult {
+    finish((|| {
+        let device = initialised()?.device(dev)?;
+        not_null(to)?;
+        let mut values = [0i32; PROPERTIES.len()];
+        for (value, number) in values.iter_mut().zip(PROPERTIES) {
+            *value = device.attribute(number)?;
+        }
+        // SAFETY: not NULL; a CUdevprop by CUDA's contract, which is these ints.
+        unsafe { to.cast::<[i32; PROPERTIES.len()]>().write_unaligned(values) };
+        Ok(())
+    })())
+}
