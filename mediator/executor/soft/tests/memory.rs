@@ -225,11 +225,10 @@ fn malformed_frames_and_foreign_ids_are_found() {
 
 #[test]
 fn what_is_not_done_is_refused() {
-    use cuda_api::calls::{graph, launch, virtual_memory};
+    use cuda_api::calls::{graph, launch};
     let mut g = session(64);
     let refused = CUresult::NOT_SUPPORTED;
     assert_eq!(g.call::<graph::row::cuStreamBeginCapture_v2>((CUstream(2), 0)), Err(refused));
-    assert_eq!(g.call::<virtual_memory::row::cuMemUnmap>((0, 0)), Err(refused));
     let cooperative = (handle(1), [1; 3], [1; 3], 0, CUstream(0), &[][..]);
     assert_eq!(g.call::<launch::row::cuLaunchCooperativeKernel>(cooperative), Err(refused));
 }
