@@ -97,7 +97,7 @@ fn device_memory_is_copied_row_by_row() {
 fn an_extent_ends_where_the_memory_does() {
     let mut g = session(64);
     let at = numbered(&mut g, 1000);
-    let bytes = [9; 1000];
+    let bytes = [9; 2000];
     // The last row needs no pitch after it.
     for (end, size, fits) in [
         (memory(at, 100, 10, (0, 0, 0)), (100, 10, 1), true),
