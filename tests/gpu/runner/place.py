@@ -55,6 +55,18 @@ class Place:
         self.turns, self.turn = {}, threading.Lock()
         for folder in (self.build, self.caches, self.images):
             os.makedirs(folder, exist_ok=True)
+        self._mend()
+
+    def _mend(self):
+        """What may be lost on the bundle's way here: that the daemon may be executed, and the library's second name."""
+        try:
+            if os.path.exists(self.daemon) and not os.access(self.daemon, os.X_OK):
+                os.chmod(self.daemon, 0o755)
+            second = os.path.join(self.shim, "libcuda.so")
+            if os.path.isdir(self.shim) and not os.path.lexists(second):
+                os.symlink("libcuda.so.1", second)
+        except OSError:
+            pass  # read-only: what does not work then says so itself
 
     def packages(self):
         """The versions of what the Python programs use."""

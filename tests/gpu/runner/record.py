@@ -43,7 +43,7 @@ class Record:
 
     def _tell(self, name, value, more):
         same = value["same"]
-        text = "the same" if same is True else "DIFFERENT" if same is False else "not compared" if value["ours"] else "not run"
+        text = "the same" if same is True else "DIFFERENT" if same is False else "not compared" if (value["ours"] or {}).get("status") == "ok" else "not run"
         seconds = [side["seconds"] for side in (value["native"], value["ours"]) if side and "seconds" in side]
         times = " (" + " / ".join(f"{s:.1f} s" for s in seconds) + ")" if seconds else ""
         status = value["ours"]["status"] if value["ours"] else None
