@@ -72,9 +72,9 @@ where
 /// The executor of a worker, whichever the VM was given.
 pub enum Either {
     /// A real GPU.
-    Cuda(Driven<Cuda>),
+    Cuda(Box<Driven<Cuda>>),
     /// The CPU device.
-    Soft(Driven<Soft>),
+    Soft(Box<Driven<Soft>>),
 }
 
 /// A ring's thread in the worker's executor.
@@ -233,8 +233,8 @@ impl WorkerProgram for Program {
             Cuda::new(config, count)
         };
         match on_gpu(&setup, gpu)? {
-            Some(cuda) => Ok(Either::Cuda(Driven(cuda))),
-            None => soft(&setup).map(|soft| Either::Soft(Driven(soft))),
+            Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),
+            None => soft(&setup).map(|soft| Either::Soft(Box::new(Driven(soft)))),
         }
     }
 }

@@ -87,7 +87,7 @@ impl Memory {
 
     /// The number at `offset`.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset + 8 <= self.len && offset % 8 == 0);
+        assert!(offset + 8 <= self.len && offset.is_multiple_of(8));
         // SAFETY: inside the mapping, aligned.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
     }

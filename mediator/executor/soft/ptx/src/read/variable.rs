@@ -204,11 +204,11 @@ impl<'a> Reader<'a> {
         } else {
             self.braces(shape.ty, &limits, 0, &mut bytes, &mut relocations)?;
         }
-        if let Some(first) = dims.as_mut().and_then(|d| d.first_mut()) {
-            if *first == 0 {
-                let inner: u64 = limits[1..].iter().product::<u64>().max(1) * u64::from(shape.ty.bytes());
-                *first = (bytes.len() as u64).div_ceil(inner);
-            }
+        if let Some(first) = dims.as_mut().and_then(|d| d.first_mut())
+            && *first == 0
+        {
+            let inner: u64 = limits[1..].iter().product::<u64>().max(1) * u64::from(shape.ty.bytes());
+            *first = (bytes.len() as u64).div_ceil(inner);
         }
         Ok((bytes, relocations))
     }

@@ -92,15 +92,14 @@ pub(crate) fn load<T: Cell, const SPACE: u8, const N: usize>(
         && (SPACE == space::GLOBAL || SPACE == space::SHARED)
         && addrs[0] & (len - 1) == 0
         && contiguous(&addrs, len)
+        && let Ok(place) = port.span::<SPACE>(i, 0, addrs[0], len * 32, false)
     {
-        if let Ok(place) = port.span::<SPACE>(i, 0, addrs[0], len * 32, false) {
-            let row = f.words_mut::<T::W>(i.r[0]);
-            for (lane, word) in row.iter_mut().enumerate() {
-                // SAFETY: `span` has checked 32 elements from `host` on; aligned as the first address is.
-                *word = unsafe { T::load(place.host.add(lane * T::SIZE as usize)) }.into_word();
-            }
-            return Ok(());
+        let row = f.words_mut::<T::W>(i.r[0]);
+        for (lane, word) in row.iter_mut().enumerate() {
+            // SAFETY: `span` has checked 32 elements from `host` on; aligned as the first address is.
+            *word = unsafe { T::load(place.host.add(lane * T::SIZE as usize)) }.into_word();
         }
+        return Ok(());
     }
     for lane in Lanes(mask) {
         let place = port.locate::<SPACE>(i, lane, addrs[lane], len, false)?;
@@ -129,15 +128,14 @@ pub(crate) fn store<T: Cell, const SPACE: u8, const N: usize>(
         && (SPACE == space::GLOBAL || SPACE == space::SHARED)
         && addrs[0] & (len - 1) == 0
         && contiguous(&addrs, len)
+        && let Ok(place) = port.span::<SPACE>(i, 0, addrs[0], len * 32, true)
     {
-        if let Ok(place) = port.span::<SPACE>(i, 0, addrs[0], len * 32, true) {
-            let row = f.words::<T::W>(i.r[0]);
-            for (lane, word) in row.iter().enumerate() {
-                // SAFETY: `span` has checked 32 elements from `host` on; aligned as the first address is.
-                unsafe { T::from_word(*word).store(place.host.add(lane * T::SIZE as usize)) };
-            }
-            return Ok(());
+        let row = f.words::<T::W>(i.r[0]);
+        for (lane, word) in row.iter().enumerate() {
+            // SAFETY: `span` has checked 32 elements from `host` on; aligned as the first address is.
+            unsafe { T::from_word(*word).store(place.host.add(lane * T::SIZE as usize)) };
         }
+        return Ok(());
     }
     for lane in Lanes(mask) {
         let place = port.locate::<SPACE>(i, lane, addrs[lane], len, true)?;

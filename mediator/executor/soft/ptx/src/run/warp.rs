@@ -276,11 +276,11 @@ impl Warp {
     fn meet_all(&mut self, block: &Block<'_>) {
         let mut seen: Vec<Together> = Vec::new();
         for k in 0..self.splits.len() {
-            if let Wait::Lanes(op) = self.splits[k].wait {
-                if !seen.contains(&op) {
-                    seen.push(op);
-                    self.meet(block, op);
-                }
+            if let Wait::Lanes(op) = self.splits[k].wait
+                && !seen.contains(&op)
+            {
+                seen.push(op);
+                self.meet(block, op);
             }
         }
     }
