@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_kept_once_and_for_good() {
         let r = Reservations::default();
-        let base = 0x3c00_0000_0000;
+        let base = 0x3e00_0000_0000;
         let taken = block(base + 3 * BLOCK_BYTES);
         r.keep(base, 1).unwrap();
         r.keep(base + 4096, 2 * BLOCK_BYTES).unwrap();

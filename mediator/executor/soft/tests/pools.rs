@@ -1,5 +1,7 @@
 //! Pools and allocation in streams, through frames.
 
+#![allow(clippy::cast_possible_truncation)] // of numbers that are chosen here
+
 mod driver;
 
 use cuda_api::CuResult;
