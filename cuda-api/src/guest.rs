@@ -118,3 +118,20 @@ pub unsafe fn write_array<T: Pod>(pointer: *mut T, room: u64, items: &[T]) -> Cu
 pub fn only_bits(value: u32, mask: u32) -> CuResult<()> {
     if value & !mask == 0 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
 }
+
+/// Elements of so many bytes are aligned.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE.
+pub fn aligned(address: CUdeviceptr, element: u64) -> CuResult<()> {
+    if address.is_multiple_of(element) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
+
+/// Rows of elements are aligned and do not overlap. One row has no pitch.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE.
+pub fn rows_apart(pitch: u64, width: u64, height: u64, element: u64) -> CuResult<()> {
+    let apart = height <= 1 || (pitch >= width && pitch.is_multiple_of(element));
+    if apart { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}

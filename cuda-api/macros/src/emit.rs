@@ -320,6 +320,17 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
             }
             Kind::DevIn(e) | Kind::DevOut(e) => {
                 let len = product(e)?;
+                // Elements of several bytes are aligned, and rows do not overlap: the driver refuses anything else at once.
+                let element: Vec<Expr> = factors(e)?.into_iter().filter_map(|f| f.err()).collect();
+                if !element.is_empty() {
+                    checks.push(quote!(crate::guest::aligned(#n, crate::wire::product(&[#(#element),*])?)?;));
+                }
+                if let Expr::Call(c) = e {
+                    let parts = c.args.iter().map(product).collect::<Result<Vec<_>>>()?;
+                    checks.push(quote!(
+                        crate::guest::rows_apart(#(#parts,)* crate::wire::product(&[#(#element),*])?)?;
+                    ));
+                }
                 let access = if matches!(a.kind, Kind::DevIn(_)) { quote!(Read) } else { quote!(Write) };
                 let check = quote!(guest.check_range(#n, #len, crate::host::Access::#access)?);
                 checks.push(if settles { quote!(host_memory |= #check;) } else { quote!(#check;) });

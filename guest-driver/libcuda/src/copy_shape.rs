@@ -31,7 +31,7 @@ const ELEMENT_BYTES_MAX: usize = 16;
 struct End {
     /// Its kind is [`CopyEnd::BYTES`] where it is pageable memory, at its address in this process.
     end: CopyEnd,
-    /// The CPU can access it.
+    /// The CPU can access it, or it was said that copies of it are waited for.
     host_memory: bool,
 }
 
@@ -200,7 +200,7 @@ fn resolve(
     check_rows(&found, width, height, depth)?;
     let (start, len) = found.extent(width, height, depth)?;
     start.checked_add(len).ok_or(CUresult::INVALID_VALUE)?;
-    match process.ranges.check(start, len, access) {
+    match process.ranges.check_settling(start, len, access) {
         Ok(host_memory) => Ok(End { end: found, host_memory }),
         // Not the device's: the caller says that it is its own memory. Also where a host address is given and something of the
         // device's lies there, which the CPU could not read.

@@ -180,7 +180,7 @@ impl Cuda {
             let same =
                 |last: &CUmemcpyAttributes| last.src_access_order == copy.order && last.flags == copy.flags;
             if !attributes.last().is_some_and(same) {
-                // The hints are for managed memory, of which there is none.
+                // The hints are for managed memory that moves; the session's is host memory and stays.
                 attributes.push(CUmemcpyAttributes {
                     src_access_order: copy.order,
                     flags: copy.flags,
