@@ -212,7 +212,7 @@ impl Pinned {
     }
 
     fn pointer(&self) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut(self.address as usize)
+        std::ptr::with_exposed_provenance_mut(usize::try_from(self.address).unwrap())
     }
 }
 
