@@ -428,6 +428,11 @@ struct vgpu_event {
  * finished with it.
  */
 #define VGPU_FRAME_BULK 0x04
+/*
+ * Frame flag: the call depends on no call of another ring, and does not wait for its turn among
+ * them.
+ */
+#define VGPU_FRAME_UNORDERED 8
 /* Offset of head, u64: bytes the guest has published. */
 #define VGPU_OFF_HEAD 0x00
 /* Offset of tail, u64: bytes the host has consumed. */

@@ -32,6 +32,8 @@ consts! {
     pub const FRAME_PAD: u32 = 1 << 1;
     /// Frame flag: the call uses the ring's staging buffer; `bulk_done` grows by one when it is finished with it.
     pub const FRAME_BULK: u32 = 1 << 2;
+    /// Frame flag: the call depends on no call of another ring, and does not wait for its turn among them.
+    pub const FRAME_UNORDERED: u32 = 1 << 3;
 
     /// Offset of `head`, u64: bytes the guest has published.
     pub const OFF_HEAD: u32 = 0x000;

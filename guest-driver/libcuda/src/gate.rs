@@ -9,9 +9,10 @@ use cuda_api::host::Access;
 use cuda_api::types::{CUcontext, CUdeviceptr, CUstream, Handle, STREAM_LEGACY, attribute};
 use cuda_api::wire::{Put, Reader, Wire};
 use cuda_api::{CUresult, Call, CuResult};
-use pci_layout::ring::FRAME_BULK;
+use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
 use transport::{CallError, FrameWriter, Ring};
 
+use crate::order::Use;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
 
@@ -184,7 +185,8 @@ impl Lane<'_> {
         let (process, number) = (self.process, self.number);
         let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };
-        self.ring()?
+        let outcome = self
+            .ring()?
             .call(
                 C::ID,
                 flags,
@@ -205,7 +207,9 @@ impl Lane<'_> {
                     })
                 },
             )
-            .map_err(|e| call_failure(&e))?
+            .map_err(|e| call_failure(&e))?;
+        self.state.unsettled.waited();
+        outcome
     }
 
     /// As [`Lane::post_variant`], of a row without flags.
@@ -224,7 +228,32 @@ impl Lane<'_> {
     /// The transport's failure; the call's own CUresult where it waits.
     #[inline]
     fn post_variant<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool, variant: u32) -> CuResult<()> {
+        self.post_flagged::<C>(fields, if bulk { FRAME_BULK } else { 0 }, variant)
+    }
+
+    /// As [`Lane::post`], for work in a stream: it goes without its turn where no other thread's calls can matter to it
+    /// ([`crate::order`]).
+    ///
+    /// # Errors
+    /// As for that.
+    #[inline]
+    pub fn post_in<C: Call>(&mut self, stream: CUstream, fields: &C::In<'_>) -> CuResult<()> {
+        let thread = self.ring()?.index().wrapping_add(1);
+        let made = !CUstream::SPECIAL.contains(&stream.0);
+        let user = if made { self.process.objects.streams.claim(stream.0, thread) } else { Use::Others };
+        let unordered = match user {
+            Use::Own => self.state.unsettled.alone(),
+            // Once for each stream: having waited, the thread is settled, and others need not look at it.
+            Use::Fresh => return self.call::<C>(fields, false).map(|_| ()),
+            Use::Others => false,
+        };
+        self.post_flagged::<C>(fields, if unordered { FRAME_UNORDERED } else { 0 }, 0)
+    }
+
+    #[inline]
+    fn post_flagged<C: Call>(&mut self, fields: &C::In<'_>, flags: u32, variant: u32) -> CuResult<()> {
         const { assert!((C::ID as usize) < ROWS) };
+        let bulk = flags & FRAME_BULK != 0;
         let carried = &CARRIED[C::ID as usize];
         // Flags with more than three bits have no bit of their own: such a call waits each time.
         let bit = 1u8.checked_shl(variant).unwrap_or(0);
@@ -233,8 +262,10 @@ impl Lane<'_> {
             carried.fetch_or(bit, Ordering::Relaxed);
             return Ok(());
         }
+        if flags & FRAME_UNORDERED == 0 {
+            self.state.unsettled.posted();
+        }
         let (process, number) = (self.process, self.number);
-        let flags = if bulk { FRAME_BULK } else { 0 };
         self.ring()?
             .post(C::ID, flags, number, process.session.next_ticket(), |w| fields.put(&mut Arguments(w)))
             .map_err(|e| call_failure(&e))

@@ -166,14 +166,14 @@ pub unsafe fn launch(
                 Way::Plain => {
                     let fields = (f, grid, block, shared_bytes, stream, &*buffer);
                     if post {
-                        return lane.post::<row::cuLaunchKernel>(&fields, false);
+                        return lane.post_in::<row::cuLaunchKernel>(stream, &fields);
                     }
                     lane.call::<row::cuLaunchKernel>(&fields, false)
                 }
                 Way::Attributes(attributes) => {
                     let fields = (f, grid, block, shared_bytes, stream, *attributes, &*buffer);
                     if post {
-                        return lane.post::<row::cuLaunchKernelEx>(&fields, false);
+                        return lane.post_in::<row::cuLaunchKernelEx>(stream, &fields);
                     }
                     lane.call::<row::cuLaunchKernelEx>(&fields, false)
                 }

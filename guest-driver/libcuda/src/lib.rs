@@ -74,6 +74,7 @@ pub mod module;
 pub mod objects;
 pub mod occupancy;
 pub mod old_launch;
+pub mod order;
 pub mod pointer;
 pub mod pools;
 pub mod proc_address;

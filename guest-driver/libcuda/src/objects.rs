@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use cuda_api::types::{HANDLE_INDEX_MAX, Handle, HandleKind, pack_handle, unpack_handle};
 use cuda_api::{CUresult, CuResult};
 
+use crate::order::Use;
+
 const SEGMENT_SLOTS: usize = 1024;
 const SEGMENTS: usize = HANDLE_INDEX_MAX as usize / SEGMENT_SLOTS;
 
@@ -16,6 +18,8 @@ struct Slot<T> {
     state: AtomicU32,
     /// The context that the object belongs to, 0 for none: read without the lock.
     context: AtomicU64,
+    /// The thread that used the object last, 0 for none ([`Table::claim`]).
+    user: AtomicU32,
     record: Mutex<Option<Arc<T>>>,
 }
 
@@ -26,7 +30,12 @@ const ALIVE: u32 = 1 << 8;
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Slot { state: AtomicU32::new(0), context: AtomicU64::new(0), record: Mutex::new(None) }
+        Slot {
+            state: AtomicU32::new(0),
+            context: AtomicU64::new(0),
+            user: AtomicU32::new(0),
+            record: Mutex::new(None),
+        }
     }
 }
 
@@ -77,6 +86,7 @@ impl<T> Table<T> {
         segment.get_or_init(|| (0..SEGMENT_SLOTS).map(|_| Slot::default()).collect());
         let slot = self.slot(index).ok_or(CUresult::UNKNOWN)?;
         let generation = (slot.state.load(Ordering::Relaxed) + 1) & 0xff;
+        slot.user.store(0, Ordering::Relaxed);
         slot.state.store(generation | ALIVE, Ordering::Release);
         Ok(pack_handle(self.kind, generation as u8, index))
     }
@@ -133,6 +143,20 @@ impl<T> Table<T> {
     #[inline]
     pub fn context_of(&self, handle: u64) -> Option<u64> {
         self.live_slot(handle).map(|slot| slot.context.load(Ordering::Relaxed))
+    }
+
+    /// A thread uses a live object from now on; who used it before. Without a lock. `thread` is not 0.
+    #[inline]
+    pub fn claim(&self, handle: u64, thread: u32) -> Use {
+        let Some(slot) = self.live_slot(handle) else { return Use::Others };
+        if slot.user.load(Ordering::Acquire) == thread {
+            return Use::Own;
+        }
+        match slot.user.swap(thread, Ordering::AcqRel) {
+            0 => Use::Fresh,
+            last if last == thread => Use::Own,
+            _ => Use::Others,
+        }
     }
 
     /// What the guest knows of a live object.

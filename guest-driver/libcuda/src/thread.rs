@@ -30,6 +30,8 @@ pub struct ThreadState {
     pub capture_lists: [Vec<u64>; 2],
     /// A `_ptds` or `_ptsz` entry point is on the stack: stream 0 means the per-thread default stream.
     pub per_thread_default: bool,
+    /// It has posted calls that other threads' may have to follow.
+    pub unsettled: crate::order::Unsettled,
     /// The functions launched last, so that a launch takes no lock.
     pub functions: [Option<crate::function::Remembered>; crate::function::REMEMBERED],
 }
@@ -90,6 +92,7 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             params: Vec::new(),
             capture_lists: [Vec::new(), Vec::new()],
             per_thread_default: false,
+            unsettled: crate::order::Unsettled::default(),
             functions: [const { None }; crate::function::REMEMBERED],
         }));
         STATE.set(state);

@@ -100,7 +100,7 @@ impl Ring {
         self.index
     }
 
-    /// Sends a call without waiting for its reply. `extra_flags` is 0 or FRAME_BULK; `write` puts the arguments; the
+    /// Sends a call without waiting for its reply. `extra_flags` is 0, FRAME_BULK or FRAME_UNORDERED; `write` puts the arguments; the
     /// ticket is above all earlier ones of this ring. Waits only if the ring is full.
     ///
     /// # Errors

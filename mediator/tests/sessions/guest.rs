@@ -351,6 +351,14 @@ impl GuestRing<'_> {
         reply.chunks_exact(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8"))).collect()
     }
 
+    /// What [`call::RECORD`] has logged, asked for out of turn.
+    pub fn log_out_of_turn(&mut self) -> Vec<u64> {
+        let flags = FRAME_WAIT | pci_layout::ring::FRAME_UNORDERED;
+        let ticket = self.push(crate::echo::call::READ_LOG, flags, &[]).expect("the session lives");
+        let (_, reply) = self.reply(ticket).expect("the session lives");
+        reply.chunks_exact(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8"))).collect()
+    }
+
     pub fn text(&mut self, call: u32, args: &[u8]) -> String {
         String::from_utf8(self.call(call, args)).expect("text")
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mediator::WakeKind;
-use pci_layout::ring::FRAME_WAIT;
+use pci_layout::ring::{FRAME_UNORDERED, FRAME_WAIT};
 
 use crate::echo::call;
 use crate::guest::{Guest, start_vm};
@@ -12,6 +12,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("earlier_posted_calls_go_first", earlier_posted_calls_go_first),
     ("many_threads_keep_the_order", many_threads_keep_the_order),
     ("waited_for_calls_hold_nobody_back", waited_for_calls_hold_nobody_back),
+    ("unordered_calls_do_not_wait_for_their_turn", unordered_calls_do_not_wait_for_their_turn),
     ("a_blocked_posted_call_is_overtaken", a_blocked_posted_call_is_overtaken),
     ("what_may_not_overtake_waits", what_may_not_overtake_waits),
 ];
@@ -64,6 +65,31 @@ fn many_threads_keep_the_order() {
     let log = guest.ring(9).numbers(call::READ_LOG, &[]);
     assert_eq!(log.len(), 2000);
     assert_eq!(log, order.into_inner().expect("lock"));
+}
+
+/// A posted call that depends on no other ring's passes one that is stuck; an ordinary one behind it waits for both.
+fn unordered_calls_do_not_wait_for_their_turn() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two, mut three) = (guest.ring(0), guest.ring(1), guest.ring(2));
+    let stuck = one.post(call::BLOCK, &[]);
+    let first = two.push(call::RECORD, FRAME_UNORDERED, &[]).expect("live");
+    let second = two.push(call::RECORD, FRAME_UNORDERED, &[]).expect("live");
+    let start = Instant::now();
+    let log = loop {
+        let log = three.log_out_of_turn();
+        if log.len() == 3 {
+            break log;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "only {log:?} of {stuck}, {first} and {second}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(log.iter().filter(|ticket| **ticket != stuck).collect::<Vec<_>>(), [&first, &second]);
+    assert_eq!((vm.totals().order_waits, vm.totals().overtakes), (0, 0));
+    let opened = three.push(call::OPEN_GATE, FRAME_WAIT | FRAME_UNORDERED, &[]).expect("live");
+    three.reply(opened).expect("live");
+    let last = two.post(call::RECORD, &[]);
+    assert_eq!(two.numbers(call::READ_LOG, &[])[3..], [last]);
 }
 
 fn waited_for_calls_hold_nobody_back() {

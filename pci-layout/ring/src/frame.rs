@@ -1,7 +1,8 @@
 //! Frames as the host sees them: found, checked, copied out.
 
 use pci_layout::ring::{
-    FRAME_ALIGN, FRAME_AREA_BYTES, FRAME_BULK, FRAME_BYTES_MAX, FRAME_PAD, FRAME_WAIT, FrameHeader,
+    FRAME_ALIGN, FRAME_AREA_BYTES, FRAME_BULK, FRAME_BYTES_MAX, FRAME_PAD, FRAME_UNORDERED, FRAME_WAIT,
+    FrameHeader,
 };
 
 use crate::{FRAME_HEADER_BYTES, RingMemory};
@@ -244,7 +245,7 @@ pub(crate) fn find(
             position = position.saturating_add(rest);
             continue;
         }
-        if flags & !(FRAME_WAIT | FRAME_BULK) != 0 {
+        if flags & !(FRAME_WAIT | FRAME_BULK | FRAME_UNORDERED) != 0 {
             return Err(RingError::BadFlags { flags, position });
         }
         let args_len = match len.checked_sub(HEADER_LEN) {

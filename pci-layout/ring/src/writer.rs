@@ -18,7 +18,7 @@ pub struct FrameTooLong;
 pub struct FrameFields {
     /// Wire id of the call.
     pub call: u32,
-    /// FRAME_WAIT and FRAME_BULK, or 0.
+    /// FRAME_WAIT, FRAME_BULK and FRAME_UNORDERED, or 0.
     pub flags: u32,
     /// Number of the current context, 0 = none.
     pub context: u32,
