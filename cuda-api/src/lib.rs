@@ -22,6 +22,7 @@
 pub mod calls;
 pub mod guest;
 pub mod host;
+pub mod host_functions;
 pub mod info;
 pub mod overtake;
 pub mod rows;

@@ -150,6 +150,7 @@ pod_samples!(
     CUgreenCtx,
     CUdevResourceDesc,
     DeviceResource,
+    CUuserObject,
     FunctionInfo,
     CaptureInfo,
     CUgraphExecUpdateResultInfo,

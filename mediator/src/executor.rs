@@ -36,7 +36,9 @@ where
     ) -> Result<u32, Malformed> {
         // SAFETY: the worker keeps a ring's staging buffer mapped until the ring's thread, which is this one, has ended.
         let staging = staging.map(|s| unsafe { StagingView::new(s.as_ptr(), s.len() as u64) });
-        if let Err(error) = self.0.enter(thread, frame.context, staging) {
+        if let Err(error) = self.0.enter(thread, frame.context, staging)
+            && !cuda_api::host::outlives_a_fault(frame.call)
+        {
             return Ok(error.0);
         }
         let result = cuda_api::host::dispatch(&self.0, thread, frame.call, frame.args, reply)
@@ -62,6 +64,10 @@ where
 
     fn sticky(&self) -> u32 {
         self.0.sticky()
+    }
+
+    fn pause(&self, paused: bool) {
+        self.0.pause(paused);
     }
 
     fn quiesce(&self, limit: Duration) -> bool {
@@ -135,6 +141,13 @@ impl CallHandler for Either {
         match self {
             Self::Cuda(driven) => driven.sticky(),
             Self::Soft(driven) => driven.sticky(),
+        }
+    }
+
+    fn pause(&self, paused: bool) {
+        match self {
+            Self::Cuda(driven) => driven.pause(paused),
+            Self::Soft(driven) => driven.pause(paused),
         }
     }
 

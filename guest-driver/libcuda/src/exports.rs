@@ -147,7 +147,9 @@ mod custom {
     pub use crate::export_table::cuGetExportTable;
     pub use crate::function::*;
     pub use crate::green::*;
+    pub use crate::host_function::{cuLaunchHostFunc, cuStreamAddCallback};
     pub use crate::host_memory::*;
+    pub use crate::host_node::*;
     pub use crate::launch::*;
     pub use crate::library::*;
     pub use crate::link::*;

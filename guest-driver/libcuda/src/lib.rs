@@ -14,7 +14,8 @@
 //! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
 //!
 //! Invariants
-//! - No call panics across the C boundary, prints to stdout, or starts a thread of its own.
+//! - No call panics across the C boundary or prints to stdout. One thread is started, by the first function that the device is to
+//!   call ([`host_function`]).
 //! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
 //!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
 //! - An error of a posted call comes out of this thread's next call that travels, instead of it and before it has done anything; or
@@ -60,7 +61,9 @@ pub mod exports;
 pub mod function;
 pub mod gate;
 pub mod green;
+pub mod host_function;
 pub mod host_memory;
+pub mod host_node;
 pub mod image;
 pub mod integrity;
 pub mod launch;

@@ -218,6 +218,7 @@ impl<H: CallHandler> Session<H> {
             kind::UNMAP_REGION => self.unmap(index),
             kind::STOP => self.stop(Duration::from_micros(len)),
             kind::RESUME => {
+                self.state.handler.pause(false);
                 self.state.gate.open();
                 Ok(())
             }
@@ -239,6 +240,8 @@ impl<H: CallHandler> Session<H> {
     fn stop(&self, limit: Duration) -> Result<(), (u32, String)> {
         let start = Instant::now();
         self.state.gate.close();
+        // After the gate: a call that waits for the guest comes back, and its ring's thread stays outside.
+        self.state.handler.pause(true);
         let deadline = start.checked_add(limit).unwrap_or(start);
         let left = || limit.saturating_sub(start.elapsed());
         if !self.rings.wait_idle(deadline) {

@@ -64,6 +64,20 @@ pub(crate) struct ResourceDesc {
     pub(crate) flags: u32,
 }
 
+/// CUhostFn, and a user object's destructor.
+pub(crate) type HostFunction = unsafe extern "C" fn(*mut c_void);
+/// CUDA_HOST_NODE_PARAMS.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct HostNodeParams {
+    pub(crate) function: Option<HostFunction>,
+    /// Data of the function's, as a number: nothing here follows it.
+    pub(crate) data: usize,
+}
+
+/// CUstreamCallback.
+pub(crate) type StreamCallback = unsafe extern "C" fn(Raw, u32, *mut c_void);
+
 macro_rules! driver {
     ($($kind:ident $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*];)+) => {
         /// The driver of this process.
@@ -313,6 +327,8 @@ driver! {
     raw cuStreamGetAttribute [] (stream: Raw, attribute: u32, value: *mut AttributeValue) [];
     raw cuStreamSetAttribute [] (stream: Raw, attribute: u32, value: *const AttributeValue) [];
     safe cuStreamCopyAttributes [] (to: Raw, from: Raw) [];
+    raw cuLaunchHostFunc [] (stream: Raw, function: HostFunction, data: *mut c_void) [];
+    raw cuStreamAddCallback [] (stream: Raw, callback: StreamCallback, data: *mut c_void, flags: u32) [];
     safe cuStreamIsCapturing [] (stream: Raw) [status: u32];
     safe cuStreamBeginCapture_v2 [] (stream: Raw, mode: u32) [];
     safe cuStreamEndCapture [] (stream: Raw) [graph: Raw];
@@ -346,6 +362,17 @@ driver! {
     safe cuProfilerStart [] () [];
     safe cuProfilerStop [] () [];
 
+    raw cuUserObjectCreate [object: Raw]
+        (data: *mut c_void, destroy: HostFunction, count: u32, flags: u32) [];
+    safe cuUserObjectRetain [] (object: Raw, count: u32) [];
+    safe cuUserObjectRelease [] (object: Raw, count: u32) [];
+    safe cuGraphRetainUserObject [] (graph: Raw, object: Raw, count: u32, flags: u32) [];
+    safe cuGraphReleaseUserObject [] (graph: Raw, object: Raw, count: u32) [];
+    raw cuGraphAddHostNode [node: Raw]
+        (graph: Raw, dependencies: *const Raw, count: usize, params: *const HostNodeParams) [];
+    safe cuGraphHostNodeGetParams [] (node: Raw) [params: HostNodeParams];
+    raw cuGraphHostNodeSetParams [] (node: Raw, params: *const HostNodeParams) [];
+    raw cuGraphExecHostNodeSetParams [] (exec: Raw, node: Raw, params: *const HostNodeParams) [];
     safe cuGraphInstantiateWithFlags [exec: Raw] (graph: Raw, flags: u64) [];
     safe cuGraphLaunch [] (exec: Raw, stream: Raw) [];
     safe cuGraphExecDestroy [] (exec: Raw) [];

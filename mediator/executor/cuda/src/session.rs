@@ -24,8 +24,9 @@ use crate::objects::{
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
 use crate::thread::Thread;
+use crate::user_objects::UserObject;
 use crate::views::Views;
-use crate::{Unavailable, attributes};
+use crate::{Unavailable, attributes, host_functions};
 
 /// Objects of a session.
 const STREAMS_MAX: usize = 4096;
@@ -63,6 +64,7 @@ pub struct Cuda {
     pub(crate) kernels: Table<CUkernel, Function>,
     pub(crate) graphs: Table<CUgraph, Graph>,
     pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
+    pub(crate) user_objects: Table<CUuserObject, UserObject>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
     pub(crate) arrays: Table<CUarray, Array>,
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
@@ -109,6 +111,7 @@ impl Cuda {
             kernels: Table::new(FUNCTIONS_MAX),
             graphs: Table::new(GRAPHS_MAX),
             graph_execs: Table::new(GRAPHS_MAX),
+            user_objects: Table::new(GRAPHS_MAX),
             allocations: Table::new(ALLOCATIONS_MAX),
             arrays: Table::new(ARRAYS_MAX),
             mipmaps: Table::new(ARRAYS_MAX),
@@ -305,6 +308,10 @@ impl Executor for Cuda {
                 log::warn!("host memory that goes stays registered: {error}");
             }
         }
+    }
+
+    fn pause(&self, paused: bool) {
+        host_functions::functions().pause(paused);
     }
 
     fn quiesce(&self, limit: Duration) -> bool {

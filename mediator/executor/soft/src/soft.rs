@@ -248,8 +248,12 @@ impl Executor for Soft {
         });
     }
 
+    fn pause(&self, paused: bool) {
+        self.device.functions.pause(paused);
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
-        match self.device.wait_idle(None, Instant::now().checked_add(limit)) {
+        match self.device.wait_at_rest(Instant::now().checked_add(limit)) {
             Ok(idle) => idle,
             // A lost device: what still runs ends on its own.
             Err(_) => {
