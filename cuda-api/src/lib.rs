@@ -26,6 +26,7 @@ pub mod host_functions;
 pub mod info;
 pub mod overtake;
 pub mod rows;
+pub mod sharing;
 pub mod types;
 pub mod wire;
 

@@ -154,6 +154,7 @@ pod_samples!(
     FunctionInfo,
     CaptureInfo,
     CUgraphExecUpdateResultInfo,
+    CUipcHandle,
     CUtensorMap,
     CUarray,
     CUmipmappedArray,

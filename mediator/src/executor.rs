@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cuda_api::host::{Executor, StagingView};
 use cuda_api::info::VmInfo;
-use executor_cuda::{Cuda, Unavailable};
+use executor_cuda::{Cuda, Services, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
 
@@ -241,9 +241,10 @@ impl WorkerProgram for Program {
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
         let staged = setup.staged.clone();
         let gpu = |config| {
-            let count =
+            let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
-            Cuda::new(config, count)
+            let sharing = setup.sharing.clone();
+            Cuda::new(config, Services { staged, sharing })
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

@@ -30,7 +30,9 @@ mod wake;
 mod window;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
+use cuda_api::sharing::Sharing;
 use pci_layout::regs;
 use zerocopy::IntoBytes;
 
@@ -76,6 +78,8 @@ pub struct WorkerSetup {
     pub uid: u32,
     /// Where the handler counts what it moved through staging buffers; None in a probe.
     pub staged: Option<StagedBytes>,
+    /// Through whom the session shares with others of its VM; None in a probe.
+    pub sharing: Option<Arc<dyn Sharing>>,
 }
 
 /// What a probe finds.

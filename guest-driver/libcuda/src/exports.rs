@@ -150,6 +150,7 @@ mod custom {
     pub use crate::host_function::{cuLaunchHostFunc, cuStreamAddCallback};
     pub use crate::host_memory::*;
     pub use crate::host_node::*;
+    pub use crate::ipc::*;
     pub use crate::launch::*;
     pub use crate::library::*;
     pub use crate::link::*;

@@ -66,6 +66,7 @@ pub mod host_memory;
 pub mod host_node;
 pub mod image;
 pub mod integrity;
+pub mod ipc;
 pub mod launch;
 pub mod library;
 pub mod link;

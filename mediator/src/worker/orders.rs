@@ -19,6 +19,7 @@ use super::wake::Waker;
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
+use crate::sharing::Requests;
 use crate::{CallHandler, ExecutorKind, environment};
 
 /// What INIT or PROBE says; the VM's device list goes into the environment.
@@ -42,6 +43,7 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         pid: 0,
         uid: 0,
         staged: None,
+        sharing: None,
     };
     Init { setup, spin: Duration::from_micros(body.spin_us) }
 }
@@ -53,14 +55,20 @@ pub(super) struct Init {
 }
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
-pub(super) fn serve<P: WorkerProgram>(program: P, init: Init, socket: &OwnedFd, files: Vec<OwnedFd>) -> ! {
-    let Ok([kick, wake, counters]) = <[OwnedFd; 3]>::try_from(files) else {
+pub(super) fn serve<P: WorkerProgram>(
+    program: P,
+    mut init: Init,
+    socket: &OwnedFd,
+    files: Vec<OwnedFd>,
+) -> ! {
+    let Ok([kick, wake, counters, requests]) = <[OwnedFd; 4]>::try_from(files) else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {
         Ok(counters) => Arc::new(counters),
         Err(error) => die(exit::HOST, &format!("the counter page cannot be mapped: {error}")),
     };
+    init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));

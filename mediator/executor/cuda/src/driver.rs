@@ -64,6 +64,29 @@ pub(crate) struct ResourceDesc {
     pub(crate) flags: u32,
 }
 
+/// CUipcMemHandle and CUipcEventHandle: the driver's own, which come from it or from another worker's.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct IpcHandle([u64; 8]);
+
+impl IpcHandle {
+    pub(crate) fn new(bytes: [u8; 64]) -> Self {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        IpcHandle(words)
+    }
+
+    pub(crate) fn bytes(self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            *to = word.to_ne_bytes();
+        }
+        bytes
+    }
+}
+
 /// CUhostFn, and a user object's destructor.
 pub(crate) type HostFunction = unsafe extern "C" fn(*mut c_void);
 /// CUDA_HOST_NODE_PARAMS.
@@ -224,6 +247,7 @@ driver! {
 
     safe cuMemAlloc_v2 [address: u64] (len: usize) [];
     raw cuMemFree_v2 [] (address: u64) [];
+    safe cuMemGetAddressRange_v2 [start: u64, len: usize] (address: u64) [];
     safe cuMemGetInfo_v2 [free: usize, total: usize] () [];
     raw cuMemHostRegister_v2 [] (address: *mut c_void, len: usize, flags: u32) [];
     raw cuMemHostUnregister [] (address: *mut c_void) [];
@@ -335,6 +359,12 @@ driver! {
     safe cuStreamGetCaptureInfo_v3 [] (stream: Raw)
         [status: u32, id: u64, graph: Raw, dependencies: Raw, edges: Raw, count: usize];
     raw cuThreadExchangeStreamCaptureMode [] (mode: *mut u32) [];
+
+    raw cuIpcGetMemHandle [handle: IpcHandle] (address: u64) [];
+    safe cuIpcOpenMemHandle_v2 [address: u64] (handle: IpcHandle, flags: u32) [];
+    raw cuIpcCloseMemHandle [] (address: u64) [];
+    safe cuIpcGetEventHandle [handle: IpcHandle] (event: Raw) [];
+    safe cuIpcOpenEventHandle [event: Raw] (handle: IpcHandle) [];
 
     safe cuEventCreate [event: Raw] (flags: u32) [];
     safe cuEventDestroy_v2 [] (event: Raw) [];

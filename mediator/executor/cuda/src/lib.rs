@@ -68,7 +68,7 @@ mod user_objects;
 
 pub use attributes::probe;
 pub use dl::{LoadError, preload};
-pub use session::{Config, Cuda, Staged};
+pub use session::{Config, Cuda, Services, Staged};
 pub use thread::Thread;
 
 /// Why there is no GPU to serve with.

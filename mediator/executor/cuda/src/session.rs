@@ -8,9 +8,11 @@ use std::time::Duration;
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::sharing::Sharing;
 use cuda_api::types::*;
 
 use crate::calls::green::Resources;
+use crate::calls::ipc::Ipc;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
 use crate::image::Images;
@@ -50,6 +52,15 @@ pub struct Config {
 /// Hears how many bytes went through staging.
 pub type Staged = Box<dyn Fn(u64) + Send + Sync>;
 
+/// What the worker does for its executor.
+#[derive(Default)]
+pub struct Services {
+    /// Counts what goes through staging.
+    pub staged: Option<Staged>,
+    /// Through whom sessions share.
+    pub sharing: Option<Arc<dyn Sharing>>,
+}
+
 /// The executor of one session on the real driver.
 pub struct Cuda {
     pub(crate) driver: &'static Driver,
@@ -81,6 +92,7 @@ pub struct Cuda {
     pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
     pub(crate) nodes: Mutex<Nodes>,
+    pub(crate) ipc: Ipc,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -96,7 +108,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub fn new(config: Config, staged: Option<Staged>) -> Result<Self, Unavailable> {
+    pub fn new(config: Config, services: Services) -> Result<Self, Unavailable> {
         let (driver, info) = attributes::start(config)?;
         Ok(Cuda {
             driver,
@@ -126,7 +138,8 @@ impl Cuda {
             used: Arc::default(),
             images: Mutex::default(),
             nodes: Mutex::default(),
-            staged,
+            ipc: Ipc::new(services.sharing),
+            staged: services.staged,
             warned: Mutex::default(),
         })
     }
@@ -246,6 +259,7 @@ impl Cuda {
         drop(self.events.remove_if(|object| is(&object.context)));
         drop(self.streams.remove_if(|object| is(&object.context)));
         self.give_back(self.memory.forget_context(context.id));
+        self.ipc.forget_context(context.id, |start| self.memory.device_at(start).is_ok());
         context.end();
         if thread.context().is_ok_and(is) {
             // A lost device does not even let go of its context.
