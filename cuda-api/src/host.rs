@@ -106,6 +106,7 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
 /// Calls that are carried out on a lost device, too: they are about what the guest is yet to hear of.
 pub fn outlives_a_fault(call: u32) -> bool {
     call == <calls::stream::row::vgpuNextHostFunction as crate::Call>::ID
+        || call == <calls::entry::row::vgpuTakeOutput as crate::Call>::ID
 }
 
 /// Encodes an outcome. On an error the reply is empty.

@@ -1,5 +1,6 @@
 //! The executors, joined to the worker: [`cuda_api`]'s dispatch under a [`CallHandler`], and the choice between executors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cuda_api::host::{Executor, StagingView};
@@ -64,6 +65,10 @@ where
 
     fn sticky(&self) -> u32 {
         self.0.sticky()
+    }
+
+    fn may_print(&self, call: u32) -> bool {
+        cuda_api::may_block(call)
     }
 
     fn pause(&self, paused: bool) {
@@ -144,6 +149,10 @@ impl CallHandler for Either {
         }
     }
 
+    fn may_print(&self, call: u32) -> bool {
+        cuda_api::may_block(call)
+    }
+
     fn pause(&self, paused: bool) {
         match self {
             Self::Cuda(driven) => driven.pause(paused),
@@ -173,7 +182,11 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
         uuid,
         ..SoftConfig::default()
     };
-    Soft::new(config).map_err(|error| SetupError {
+    let made = Soft::new(config).map(|soft| match &setup.output {
+        Some(output) => soft.with_output(Arc::clone(output)),
+        None => soft,
+    });
+    made.map_err(|error| SetupError {
         error: regs::ERROR_MEDIATOR_UNAVAILABLE,
         cuda_result: 0,
         reason: format!("the software device: {error}"),
@@ -243,8 +256,8 @@ impl WorkerProgram for Program {
         let gpu = |config| {
             let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
-            let sharing = setup.sharing.clone();
-            Cuda::new(config, Services { staged, sharing })
+            let (sharing, output) = (setup.sharing.clone(), setup.output.clone());
+            Cuda::new(config, Services { staged, sharing, output })
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

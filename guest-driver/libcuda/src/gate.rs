@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::event::row::{cuEventQuery, cuEventSynchronize};
 use cuda_api::calls::stream::row::{cuStreamQuery, cuStreamSynchronize};
 use cuda_api::guest::Guest;
@@ -12,6 +13,7 @@ use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::FRAME_BULK;
 use transport::{CallError, FrameWriter, ReplyData, Ring};
 
+use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
 
@@ -187,6 +189,16 @@ impl Lane<'_> {
     /// # Errors
     /// The call's CUresult, or the transport's failure.
     pub fn call<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
+        let outcome = self.call_alone::<C>(fields, bulk);
+        // The driver may have printed what kernels print.
+        let printed = self.process.session.printed_bytes();
+        if C::MAY_BLOCK && output::is_behind(printed) {
+            output::bring(printed, || self.call_alone::<vgpuTakeOutput>(&(), false));
+        }
+        outcome
+    }
+
+    fn call_alone<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
         let (process, number) = (self.process, self.number);
         let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };

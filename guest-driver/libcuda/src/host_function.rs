@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::stream::row;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUstream, CUuserObject};
@@ -17,7 +18,7 @@ use transport::Ring;
 
 use crate::objects::lock;
 use crate::process::{Process, initialised};
-use crate::{gate, thread};
+use crate::{gate, output, thread};
 
 /// Functions of the program's run on a stack like that of a thread of its own. Bytes.
 const STACK_BYTES: usize = 8 << 20;
@@ -73,7 +74,7 @@ pub fn get(token: u64) -> Option<Function> {
 ///
 /// # Errors
 /// CUDA_ERROR_INVALID_VALUE for NULL.
-pub fn host_function(address: *mut c_void) -> CuResult<HostFunction> {
+pub(crate) fn host_function(address: *mut c_void) -> CuResult<HostFunction> {
     not_null(address)?;
     // SAFETY: not NULL; CUDA's contract: the address of a function of this type.
     Ok(unsafe { std::mem::transmute::<*mut c_void, HostFunction>(address) })
@@ -131,7 +132,15 @@ fn serve(process: &'static Process, mut ring: Ring) {
     let (mut ticket, mut done) = (0u64, 0u64);
     loop {
         ticket += 1;
-        match gate::call_apart::<row::vgpuNextHostFunction>(&mut ring, ticket, (done,)) {
+        let next = gate::call_apart::<row::vgpuNextHostFunction>(&mut ring, ticket, (done,));
+        let printed = process.session.printed_bytes();
+        if output::is_behind(printed) {
+            output::bring(printed, || {
+                ticket += 1;
+                gate::call_apart::<vgpuTakeOutput>(&mut ring, ticket, ())
+            });
+        }
+        match next {
             Ok((run, token, status, gone)) => {
                 done = run;
                 if gone {

@@ -14,7 +14,7 @@
 //! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
 //!
 //! Invariants
-//! - No call panics across the C boundary or prints to stdout. One thread is started, by the first function that the device is to
+//! - No call panics across the C boundary or prints to stdout, except what kernels print. One thread is started, by the first function that the device is to
 //!   call ([`host_function`]).
 //! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
 //!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
@@ -78,6 +78,7 @@ pub mod module;
 pub mod objects;
 pub mod occupancy;
 pub mod old_launch;
+pub mod output;
 pub mod pointer;
 pub mod pools;
 pub mod proc_address;

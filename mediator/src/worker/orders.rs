@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::gate::Gate;
 use super::mapping::{MapBudget, Mapping, Pieces};
+use super::output::Output;
 use super::regions::{Regions, map_error_code};
 use super::ring::{SpinLimit, State};
 use super::rings::Rings;
@@ -44,6 +45,7 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         uid: 0,
         staged: None,
         sharing: None,
+        output: None,
     };
     Init { setup, spin: Duration::from_micros(body.spin_us) }
 }
@@ -144,9 +146,19 @@ impl<H: CallHandler> Session<H> {
                 unsafe { std::env::set_var(name, value) };
             }
         }
+        let output = Output::capture().map(Arc::new).map_err(|error| {
+            answer_error(regs::ERROR_MEDIATOR_UNAVAILABLE, 0, format!("standard output: {error}"))
+        })?;
         let staged = Some(StagedBytes::new(Arc::clone(&counters)));
         let OpenBody { pid, uid, .. } = body;
-        let setup = WorkerSetup { session: order.header.index, pid, uid, staged, ..init.setup };
+        let setup = WorkerSetup {
+            session: order.header.index,
+            pid,
+            uid,
+            staged,
+            output: Some(output.clone()),
+            ..init.setup
+        };
         let handler = program
             .open(setup)
             .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
@@ -157,6 +169,7 @@ impl<H: CallHandler> Session<H> {
             waker,
             page,
             counters,
+            output,
             spin: SpinLimit::new(init.spin),
             logged_errors: AtomicU32::new(0),
         };

@@ -63,8 +63,8 @@ mod ranges;
 mod session;
 mod table;
 mod thread;
-mod views;
 mod user_objects;
+mod views;
 
 pub use attributes::probe;
 pub use dl::{LoadError, preload};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::output::DeviceOutput;
 use cuda_api::sharing::Sharing;
 use cuda_api::types::*;
 
@@ -59,6 +60,8 @@ pub struct Services {
     pub staged: Option<Staged>,
     /// Through whom sessions share.
     pub sharing: Option<Arc<dyn Sharing>>,
+    /// What the driver prints into this process.
+    pub output: Option<Arc<dyn DeviceOutput>>,
 }
 
 /// The executor of one session on the real driver.
@@ -93,6 +96,7 @@ pub struct Cuda {
     pub(crate) images: Mutex<Images>,
     pub(crate) nodes: Mutex<Nodes>,
     pub(crate) ipc: Ipc,
+    pub(crate) output: Option<Arc<dyn DeviceOutput>>,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -139,6 +143,7 @@ impl Cuda {
             images: Mutex::default(),
             nodes: Mutex::default(),
             ipc: Ipc::new(services.sharing),
+            output: services.output,
             staged: services.staged,
             warned: Mutex::default(),
         })

@@ -8,12 +8,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
 use cuda_api::host_functions::HostFunctions;
+use cuda_api::output::DeviceOutput;
 use cuda_api::types::CUresult;
 
 use crate::budget::{Budget, QUEUED_BYTES_MAX, TEXT_BYTES_MAX};
@@ -51,6 +52,8 @@ struct State {
 /// The device of a session.
 pub(crate) struct Device {
     pub(crate) memory: Memory,
+    /// Hears what kernels print.
+    pub(crate) output: OnceLock<Arc<dyn DeviceOutput>>,
     /// Functions of the guest's that streams have come to.
     pub(crate) functions: HostFunctions,
     /// Bytes of copies that wait.
@@ -84,6 +87,7 @@ impl Device {
     pub(crate) fn new(memory: Memory, cores: usize) -> Arc<Self> {
         Arc::new(Device {
             memory,
+            output: OnceLock::new(),
             functions: HostFunctions::default(),
             queued: Budget::new(QUEUED_BYTES_MAX),
             texts: Budget::new(TEXT_BYTES_MAX),
@@ -95,6 +99,13 @@ impl Device {
             poll: Condvar::new(),
             threads: Mutex::default(),
         })
+    }
+
+    /// A kernel has printed.
+    pub(crate) fn print(&self, text: &[u8]) {
+        if let Some(output) = self.output.get() {
+            output.print(text);
+        }
     }
 
     /// The error that every call answers from now on, or 0.
