@@ -163,6 +163,7 @@ mod custom {
     pub use crate::pointer::*;
     pub use crate::pools::*;
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
+    pub use crate::shareable::*;
     pub use crate::stream::*;
     pub use crate::stream_attribute::*;
     pub use crate::stream_words::*;

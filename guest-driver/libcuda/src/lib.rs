@@ -85,6 +85,7 @@ pub mod proc_address;
 pub mod process;
 pub mod ranges;
 pub mod reserve;
+pub mod shareable;
 pub mod stream;
 pub mod stream_attribute;
 pub mod stream_words;

@@ -360,6 +360,9 @@ driver! {
         [status: u32, id: u64, graph: Raw, dependencies: Raw, edges: Raw, count: usize];
     raw cuThreadExchangeStreamCaptureMode [] (mode: *mut u32) [];
 
+    raw cuMemExportToShareableHandle [] (file: *mut c_void, handle: u64, kind: u32, flags: u64) [];
+    raw cuMemImportFromShareableHandle [handle: u64] (file: *mut c_void, kind: u32) [];
+    raw cuMemGetAllocationPropertiesFromHandle [] (prop: *mut CUmemAllocationProp, handle: u64) [];
     raw cuIpcGetMemHandle [handle: IpcHandle] (address: u64) [];
     safe cuIpcOpenMemHandle_v2 [address: u64] (handle: IpcHandle, flags: u32) [];
     raw cuIpcCloseMemHandle [] (address: u64) [];

@@ -5,19 +5,24 @@
 //! confirms it.
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
 use cuda_api::calls::interop::Host;
-use cuda_api::sharing::{Shared, Sharing, Token, What};
+use cuda_api::sharing::{Shared, Sharing, TOKEN_BYTES, Token, What};
 use cuda_api::types::*;
 
 use crate::Cuda;
 use crate::driver::IpcHandle;
 use crate::lock::lock;
-use crate::objects::Event;
+use crate::objects::{Allocation, Event};
 use crate::ranges::Avoid;
 use crate::thread::Thread;
+
+/// CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR.
+const HANDLE_POSIX: u32 = 1;
 
 /// What a session shares and has opened.
 #[derive(Default)]
@@ -27,6 +32,8 @@ pub(crate) struct Ipc {
     memory: Mutex<HashMap<u64, Token>>,
     /// Tokens of the session's own events, by the guest's handle.
     events: Mutex<HashMap<u64, Token>>,
+    /// Tokens of the session's own physical memory, by the driver's handle.
+    allocations: Mutex<HashMap<u64, Token>>,
     /// How often an address was opened, and in which context.
     opened: Mutex<HashMap<u64, (u32, u32)>>,
 }
@@ -49,6 +56,11 @@ impl Ipc {
     /// The allocation at this address is about to go.
     pub(crate) fn forget_memory(&self, start: u64) {
         let token = lock(&self.memory).remove(&start);
+        self.withdraw(token);
+    }
+
+    pub(crate) fn forget_allocation(&self, raw: u64) {
+        let token = lock(&self.allocations).remove(&raw);
         self.withdraw(token);
     }
 
@@ -112,6 +124,56 @@ impl Cuda {
                 Ok(())
             }
         }
+    }
+
+    /// A token for physical memory: the driver's descriptor of it goes to the supervisor.
+    pub(crate) fn export_allocation(&self, allocation: &Allocation) -> CuResult<CUipcHandle> {
+        let mut tokens = lock(&self.ipc.allocations);
+        if let Some(token) = tokens.get(&allocation.raw) {
+            return Ok(CUipcHandle { bytes: *token });
+        }
+        let mut file: RawFd = -1;
+        let to = (&raw mut file).cast();
+        // SAFETY: a handle that is alive, and room for a descriptor.
+        unsafe { self.driver.cuMemExportToShareableHandle(to, allocation.raw, HANDLE_POSIX, 0) }?;
+        if file < 0 {
+            return Err(CUresult::OPERATING_SYSTEM);
+        }
+        // SAFETY: made by the driver just now, for whoever exports.
+        let file = unsafe { OwnedFd::from_raw_fd(file) };
+        let (len, handle) = (allocation.size, [0; TOKEN_BYTES]);
+        let shared = Shared { what: What::Allocation, len, handle, file: Some(file) };
+        let token = self.ipc.sharing()?.share(shared)?;
+        tokens.insert(allocation.raw, token);
+        Ok(CUipcHandle { bytes: token })
+    }
+
+    /// Imports what a token stands for; the device that it lies on. It counts as its exporter's, not as this session's.
+    pub(crate) fn import_allocation(
+        &self,
+        handle: CUmemGenericAllocationHandle,
+        token: &CUipcHandle,
+    ) -> CuResult<CUdevice> {
+        self.allocations.check_free(handle)?;
+        let Shared { len, file, .. } = self.ipc.sharing()?.open(What::Allocation, &token.bytes)?;
+        let file = file.ok_or(CUresult::INVALID_VALUE)?;
+        let number = usize::try_from(file.as_raw_fd()).map_err(|_| CUresult::OPERATING_SYSTEM)?;
+        let descriptor = std::ptr::without_provenance_mut(number);
+        // SAFETY: for this kind the address is a descriptor, which stays open meanwhile.
+        let (raw,) = unsafe { self.driver.cuMemImportFromShareableHandle(descriptor, HANDLE_POSIX) }?;
+        let used = Arc::new(AtomicU64::new(len));
+        let allocation = Arc::new(Allocation { driver: self.driver, raw, size: len, used });
+        let mut prop = CUmemAllocationProp {
+            kind: 0,
+            requested_handle_types: 0,
+            location: CUmemLocation { kind: 0, id: 0 },
+            win32_handle_meta_data: 0,
+            flags: [0; 8],
+        };
+        // SAFETY: a handle that is alive, and room for its properties.
+        unsafe { self.driver.cuMemGetAllocationPropertiesFromHandle(&raw mut prop, raw) }?;
+        self.allocations.add(handle, allocation)?;
+        Ok(prop.location.id)
     }
 
     fn close_opened(&self, address: u64) -> CuResult<()> {
