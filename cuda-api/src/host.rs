@@ -95,9 +95,18 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// Waits for idle devices, at most so long. `false` where they were not.
     fn quiesce(&self, limit: std::time::Duration) -> bool;
 
+    /// The VM is paused, or goes on: meanwhile no call waits for something that only the guest can do.
+    fn pause(&self, paused: bool);
+
     /// Whether a call may be issued before calls of other threads that were posted earlier and are stuck behind one that
     /// blocks in the driver. Asked only when the wait has become long. `fields` are the frames' argument bytes.
     fn may_overtake(&self, call: u32, fields: &[u8], blocked: &[(u32, &[u8])]) -> bool;
+}
+
+/// Calls that are carried out on a lost device, too: they are about what the guest is yet to hear of.
+pub fn outlives_a_fault(call: u32) -> bool {
+    call == <calls::stream::row::vgpuNextHostFunction as crate::Call>::ID
+        || call == <calls::entry::row::vgpuTakeOutput as crate::Call>::ID
 }
 
 /// Encodes an outcome. On an error the reply is empty.

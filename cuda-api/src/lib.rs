@@ -22,9 +22,12 @@
 pub mod calls;
 pub mod guest;
 pub mod host;
+pub mod host_functions;
 pub mod info;
+pub mod output;
 pub mod overtake;
 pub mod rows;
+pub mod sharing;
 pub mod types;
 pub mod wire;
 
@@ -131,6 +134,22 @@ pub fn call_by_id(id: u32) -> Option<&'static CallInfo> {
 /// The name of the call with this wire id, for logs.
 pub fn call_name(id: u32) -> &'static str {
     call_by_id(id).map_or("an unknown call", |c| c.name)
+}
+
+/// The driver may wait for the GPU in the call with this wire id, and print what kernels have printed.
+pub fn may_block(id: u32) -> bool {
+    static ROWS: std::sync::LazyLock<Vec<bool>> = std::sync::LazyLock::new(|| {
+        let mut rows = Vec::new();
+        for call in all_calls().filter(|call| call.may_block) {
+            let at = call.id as usize;
+            if rows.len() <= at {
+                rows.resize(at + 1, false);
+            }
+            rows[at] = true;
+        }
+        rows
+    });
+    ROWS.get(id as usize).copied().unwrap_or(false)
 }
 
 /// A hash over every row's id and shape and the layouts of the structures that travel. Exchanged when a session opens.

@@ -51,6 +51,8 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         stream cuStreamBatchMemOp_v2 (s, ..) => Place::Stream(s, None);
         stream cuStreamSynchronize (s,) => Place::Stream(s, None);
         stream cuStreamQuery (s,) => Place::Stream(s, None);
+        stream cuLaunchHostFunc (s, _) => Place::Stream(s, None);
+        stream cuStreamAddCallback (s, _) => Place::Stream(s, None);
         stream cuStreamWaitEvent (s, e, _) => Place::Stream(s, Some(e));
         event cuEventRecord (e, s) => Place::Stream(s, Some(e));
         event cuEventQuery (e,) => Place::Event(e);
@@ -96,6 +98,10 @@ pub fn may_overtake(
     blocked: &[(u32, &[u8])],
     non_blocking: impl Fn(CUstream) -> bool,
 ) -> bool {
+    // What is stuck may be stuck behind the very function that this call says is done.
+    if call == stream::row::vgpuNextHostFunction::ID {
+        return true;
+    }
     let (stream, event) = match place(call, fields) {
         Some(Place::Stream(stream, event)) if made(stream) => (Some(stream), event),
         Some(Place::Event(event)) => (None, Some(event)),

@@ -92,6 +92,18 @@ pub trait CallHandler: Send + Sync + 'static {
     /// The CUresult that every call answers from now on, or 0.
     fn sticky(&self) -> u32;
 
+    /// Kernels' output may have been printed in this call: the guest is told of it with the reply.
+    fn may_print(&self, call: u32) -> bool {
+        let _ = call;
+        false
+    }
+
+    /// The VM is paused, or goes on. While it is, no call may wait for something that only the guest can do: those that do
+    /// come back at once.
+    fn pause(&self, paused: bool) {
+        let _ = paused;
+    }
+
     /// Waits until the device is idle, at most `limit`; false if it is not.
     fn quiesce(&self, limit: Duration) -> bool;
 }

@@ -22,7 +22,7 @@ use crate::FILES_MAX;
 /// What an order asks for.
 pub(crate) mod kind {
     /// First order to every worker: tail is [`super::InitBody`] and the VM's device list. Descriptors: kick, wake,
-    /// counters.
+    /// counters, requests.
     pub(crate) const INIT: u32 = 1;
     /// First and only order to a probe: the same tail. Descriptor: the file for the information blob.
     pub(crate) const PROBE: u32 = 2;
@@ -181,7 +181,8 @@ fn file_of(bytes: &[u8]) -> Result<OwnedFd> {
     Ok(file)
 }
 
-fn send(socket: impl AsFd, parts: &[IoSlice<'_>], files: &[BorrowedFd<'_>]) -> Result<()> {
+/// Sends one datagram with its descriptors; never waits.
+pub(crate) fn send(socket: impl AsFd, parts: &[IoSlice<'_>], files: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {

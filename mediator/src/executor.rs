@@ -1,10 +1,11 @@
 //! The executors, joined to the worker: [`cuda_api`]'s dispatch under a [`CallHandler`], and the choice between executors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cuda_api::host::{Executor, StagingView};
 use cuda_api::info::VmInfo;
-use executor_cuda::{Cuda, Unavailable};
+use executor_cuda::{Cuda, Services, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
 
@@ -36,7 +37,9 @@ where
     ) -> Result<u32, Malformed> {
         // SAFETY: the worker keeps a ring's staging buffer mapped until the ring's thread, which is this one, has ended.
         let staging = staging.map(|s| unsafe { StagingView::new(s.as_ptr(), s.len() as u64) });
-        if let Err(error) = self.0.enter(thread, frame.context, staging) {
+        if let Err(error) = self.0.enter(thread, frame.context, staging)
+            && !cuda_api::host::outlives_a_fault(frame.call)
+        {
             return Ok(error.0);
         }
         let result = cuda_api::host::dispatch(&self.0, thread, frame.call, frame.args, reply)
@@ -62,6 +65,14 @@ where
 
     fn sticky(&self) -> u32 {
         self.0.sticky()
+    }
+
+    fn may_print(&self, call: u32) -> bool {
+        cuda_api::may_block(call)
+    }
+
+    fn pause(&self, paused: bool) {
+        self.0.pause(paused);
     }
 
     fn quiesce(&self, limit: Duration) -> bool {
@@ -138,6 +149,17 @@ impl CallHandler for Either {
         }
     }
 
+    fn may_print(&self, call: u32) -> bool {
+        cuda_api::may_block(call)
+    }
+
+    fn pause(&self, paused: bool) {
+        match self {
+            Self::Cuda(driven) => driven.pause(paused),
+            Self::Soft(driven) => driven.pause(paused),
+        }
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
         match self {
             Self::Cuda(driven) => driven.quiesce(limit),
@@ -160,7 +182,11 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
         uuid,
         ..SoftConfig::default()
     };
-    Soft::new(config).map_err(|error| SetupError {
+    let made = Soft::new(config).map(|soft| match &setup.output {
+        Some(output) => soft.with_output(Arc::clone(output)),
+        None => soft,
+    });
+    made.map_err(|error| SetupError {
         error: regs::ERROR_MEDIATOR_UNAVAILABLE,
         cuda_result: 0,
         reason: format!("the software device: {error}"),
@@ -228,9 +254,10 @@ impl WorkerProgram for Program {
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
         let staged = setup.staged.clone();
         let gpu = |config| {
-            let count =
+            let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
-            Cuda::new(config, count)
+            let (sharing, output) = (setup.sharing.clone(), setup.output.clone());
+            Cuda::new(config, Services { staged, sharing, output })
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

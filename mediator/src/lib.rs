@@ -40,6 +40,7 @@ mod pieces;
 mod pool;
 mod process;
 mod session;
+mod sharing;
 mod vm;
 pub mod worker;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Result;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -16,6 +16,8 @@ use crate::process::WorkerProcess;
 pub(crate) trait Watcher: Send + Sync {
     fn wake(&self);
     fn ended(&self);
+    /// The worker asks for something. False: it is not to be heard any more.
+    fn asked(&self, requests: BorrowedFd<'_>) -> bool;
 }
 
 struct Watch {
@@ -23,7 +25,8 @@ struct Watch {
     watcher: Arc<dyn Watcher>,
 }
 
-/// A watched worker. Even tokens stand for its wake descriptor, the odd one after each for its process.
+/// A watched worker. Its number is the token of its wake descriptor, and those after it stand for its process and for what
+/// it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct WatchId(u64);
 
@@ -41,6 +44,11 @@ pub(crate) struct Monitor {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Tokens of a watched worker: a power of two, and which is which.
+const TOKENS: u64 = 4;
+const WAKE: u64 = 0;
+const PROCESS: u64 = 1;
+const REQUESTS: u64 = 2;
 /// Token of the descriptor that ends the thread.
 const INTERRUPT: u64 = u64::MAX;
 
@@ -62,12 +70,15 @@ impl Monitor {
     }
 
     pub(crate) fn watch(&self, worker: Arc<WorkerProcess>, watcher: Arc<dyn Watcher>) -> Result<WatchId> {
-        let id = WatchId(self.shared.next.fetch_add(2, Ordering::Relaxed));
+        let id = WatchId(self.shared.next.fetch_add(TOKENS, Ordering::Relaxed));
         let watch = Watch { worker: Arc::clone(&worker), watcher };
         self.shared.watches().insert(id, watch);
-        let process = id.0.wrapping_add(1);
-        let added =
-            self.shared.add(worker.wake_fd(), id.0).and_then(|()| self.shared.add(worker.pidfd(), process));
+        let token = |which: u64| id.0.wrapping_add(which);
+        let added = self
+            .shared
+            .add(worker.wake_fd(), token(WAKE))
+            .and_then(|()| self.shared.add(worker.pidfd(), token(PROCESS)))
+            .and_then(|()| self.shared.add(worker.requests_fd(), token(REQUESTS)));
         if added.is_err() {
             self.unwatch(id);
         }
@@ -80,6 +91,7 @@ impl Monitor {
             // Missing where adding failed, or where the thread removed it when the process ended.
             let _ = epoll::delete(&self.shared.epoll, watch.worker.wake_fd());
             let _ = epoll::delete(&self.shared.epoll, watch.worker.pidfd());
+            let _ = epoll::delete(&self.shared.epoll, watch.worker.requests_fd());
         }
     }
 }
@@ -129,20 +141,29 @@ impl Shared {
     }
 
     fn tell(&self, token: u64) {
-        let id = WatchId(token & !1);
+        let id = WatchId(token & !TOKENS.wrapping_sub(1));
         let found =
             self.watches().get(&id).map(|watch| (Arc::clone(&watch.worker), Arc::clone(&watch.watcher)));
         let Some((worker, watcher)) = found else { return };
-        if token & 1 == 0 {
-            // Emptied first: a wake that comes from now on is told again.
-            let mut count = [0; 8];
-            if rustix::io::read(worker.wake_fd(), &mut count).is_ok() {
-                watcher.wake();
+        match token.wrapping_sub(id.0) {
+            WAKE => {
+                // Emptied first: a wake that comes from now on is told again.
+                let mut count = [0; 8];
+                if rustix::io::read(worker.wake_fd(), &mut count).is_ok() {
+                    watcher.wake();
+                }
             }
-        } else {
-            // An ended process stays readable for ever.
-            let _ = epoll::delete(&self.epoll, worker.pidfd());
-            watcher.ended();
+            PROCESS => {
+                // An ended process stays readable for ever.
+                let _ = epoll::delete(&self.epoll, worker.pidfd());
+                watcher.ended();
+            }
+            // So does the end of a socket.
+            _ => {
+                if !watcher.asked(worker.requests_fd()) {
+                    let _ = epoll::delete(&self.epoll, worker.requests_fd());
+                }
+            }
         }
     }
 }

@@ -201,6 +201,8 @@ pub(crate) struct WorkerProcess {
     child: Child,
     kick: OwnedFd,
     wake: OwnedFd,
+    /// Where the worker asks (`sharing.rs`).
+    requests: OwnedFd,
     counters: CounterPage,
     /// The kick descriptor was given to a guest process, which may have changed its flags.
     kick_shared: AtomicBool,
@@ -213,14 +215,16 @@ impl WorkerProcess {
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, wake) = (eventfd()?, eventfd()?);
         let (counters, file) = CounterPage::create()?;
+        let (requests, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let tail = init_tail(config);
         channel::send_order(
             &child.socket,
             OrderHeader::new(kind::INIT),
             &tail,
-            &[kick.as_fd(), wake.as_fd(), file.as_fd()],
+            &[kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()],
         )?;
-        Ok(Self { child, kick, wake, counters, kick_shared: AtomicBool::new(false) })
+        Ok(Self { child, kick, wake, requests, counters, kick_shared: AtomicBool::new(false) })
     }
 
     pub(crate) fn child(&self) -> &Child {
@@ -237,6 +241,10 @@ impl WorkerProcess {
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+
+    pub(crate) fn requests_fd(&self) -> BorrowedFd<'_> {
+        self.requests.as_fd()
     }
 
     pub(crate) fn counters(&self) -> &CounterPage {

@@ -13,6 +13,7 @@ use crate::channel::{Answer, NoAnswer, OpenBody, OrderHeader, kind};
 use crate::monitor::{WatchId, Watcher};
 use crate::pieces::PieceList;
 use crate::process::WorkerProcess;
+use crate::sharing::{Owner, Tokens};
 use crate::vm::Shared;
 use crate::{Done, Events, Open, Piece, SessionError, WakeKind, environment, page};
 
@@ -117,6 +118,8 @@ struct SessionWatch {
     session: u32,
     events: Arc<dyn Events>,
     ops: Sender<Op>,
+    tokens: Arc<Tokens>,
+    owner: Arc<Owner>,
 }
 
 impl Watcher for SessionWatch {
@@ -128,6 +131,10 @@ impl Watcher for SessionWatch {
         // The thread may have ended before; then it has reaped the worker.
         let _ = self.ops.send(Op::WorkerEnded);
     }
+
+    fn asked(&self, requests: BorrowedFd<'_>) -> bool {
+        self.tokens.serve(&self.owner, requests)
+    }
 }
 
 /// State of a session's thread.
@@ -138,6 +145,8 @@ pub(crate) struct Session {
     ops: Sender<Op>,
     page: Option<Piece>,
     watch: Option<WatchId>,
+    /// It, as one that shares.
+    owner: Option<Arc<Owner>>,
     /// The worker is gone, or never was there.
     dead: bool,
     /// The guest was told of the end.
@@ -151,7 +160,7 @@ enum Next {
 
 impl Session {
     pub(crate) fn new(id: u32, shared: Arc<Shared>, control: Arc<Control>, ops: Sender<Op>) -> Self {
-        Self { id, shared, control, ops, page: None, watch: None, dead: false, told: false }
+        Self { id, shared, control, ops, page: None, watch: None, owner: None, dead: false, told: false }
     }
 
     /// Carries operations out until the session is closed or abandoned.
@@ -249,8 +258,15 @@ impl Session {
         if self.control.worker.set(Arc::clone(&worker)).is_err() || self.is_abandoned() {
             return Err(unavailable);
         }
-        let watch =
-            SessionWatch { session: self.id, events: Arc::clone(&shared.events), ops: self.ops.clone() };
+        let owner = Arc::new(shared.tokens.owner(self.id));
+        self.owner = Some(Arc::clone(&owner));
+        let watch = SessionWatch {
+            session: self.id,
+            events: Arc::clone(&shared.events),
+            ops: self.ops.clone(),
+            tokens: Arc::clone(&shared.tokens),
+            owner,
+        };
         let watched = shared.monitor.watch(Arc::clone(&worker), Arc::new(watch));
         self.watch = Some(watched.map_err(|error| failed("a worker cannot be watched", error))?);
 
@@ -435,6 +451,9 @@ impl Session {
     fn unwatch(&mut self) {
         if let Some(watch) = self.watch.take() {
             self.shared.monitor.unwatch(watch);
+        }
+        if let Some(owner) = self.owner.take() {
+            self.shared.tokens.forget(&owner);
         }
     }
 }

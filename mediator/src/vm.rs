@@ -17,6 +17,7 @@ use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
+use crate::sharing::Tokens;
 use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
 
 /// Longest information blob that a probe may make, in bytes.
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) probed: Probed,
     pub(crate) monitor: Monitor,
     pub(crate) pool: Pool,
+    /// What the sessions share.
+    pub(crate) tokens: Arc<Tokens>,
     table: Mutex<Table>,
     stopped: AtomicBool,
     kicks: AtomicU64,
@@ -135,6 +138,7 @@ impl Vm {
             probed,
             monitor,
             pool,
+            tokens: Arc::default(),
             table: Mutex::default(),
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),

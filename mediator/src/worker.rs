@@ -20,6 +20,7 @@
 mod gate;
 mod mapping;
 mod orders;
+mod output;
 mod queue;
 mod regions;
 mod ring;
@@ -30,7 +31,10 @@ mod wake;
 mod window;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
+use cuda_api::output::DeviceOutput;
+use cuda_api::sharing::Sharing;
 use pci_layout::regs;
 use zerocopy::IntoBytes;
 
@@ -76,6 +80,10 @@ pub struct WorkerSetup {
     pub uid: u32,
     /// Where the handler counts what it moved through staging buffers; None in a probe.
     pub staged: Option<StagedBytes>,
+    /// Through whom the session shares with others of its VM; None in a probe.
+    pub sharing: Option<Arc<dyn Sharing>>,
+    /// What kernels print; None in a probe.
+    pub output: Option<Arc<dyn DeviceOutput>>,
 }
 
 /// What a probe finds.
@@ -222,9 +230,9 @@ fn answer_error(error: u32, cuda_result: u32, reason: String) -> Answer {
 
 /// A panic in any thread ends the session, not just that thread: its ring would never be served again.
 fn end_on_panic() {
-    let before = std::panic::take_hook();
+    // Not on standard error, which may be the guest's by then.
     std::panic::set_hook(Box::new(move |info| {
-        before(info);
+        log::error!("{info}\n{}", std::backtrace::Backtrace::capture());
         end(exit::PANICKED)
     }));
 }

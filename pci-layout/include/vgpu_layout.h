@@ -516,8 +516,10 @@ struct vgpu_session_page {
 	__u32 event_posted;
 	/* Errors of posted calls so far. */
 	__u64 posted_errors;
+	/* Bytes that the worker's driver has printed for kernels so far. */
+	__u64 printed_bytes;
 	/* Zero. */
-	__u64 reserved[5];
+	__u64 reserved[4];
 	/* A bit per ring: its guest thread is to be woken. */
 	__u64 wake[4];
 };

@@ -110,8 +110,10 @@ structs! {
         pub event_posted: u32,
         /// Errors of posted calls so far.
         pub posted_errors: u64,
+        /// Bytes that the worker's driver has printed for kernels so far.
+        pub printed_bytes: u64,
         /// Zero.
-        pub reserved: [u64; 5],
+        pub reserved: [u64; 4],
         /// A bit per ring: its guest thread is to be woken.
         pub wake: [u64; 4],
     }

@@ -1,6 +1,6 @@
 //! The program: arguments to a running daemon, and its exit status.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::thread;
@@ -55,7 +55,12 @@ pub fn main() -> ExitCode {
 fn start_log() {
     // The queue crate logs each rule that a guest breaks, at a rate that the guest chooses.
     let env = env_logger::Env::default().default_filter_or("info,virtio_queue=off");
-    env_logger::Builder::from_env(env).init();
+    let mut builder = env_logger::Builder::from_env(env);
+    // A worker's standard error becomes the guest's: the log keeps a way of its own.
+    if let Ok(log) = std::io::stderr().as_fd().try_clone_to_owned() {
+        builder.target(env_logger::Target::Pipe(Box::new(std::fs::File::from(log))));
+    }
+    builder.init();
 }
 
 /// The attachment, as far as it is made before anything else: an error in it is found before workers are started.

@@ -39,6 +39,8 @@ cuda_api_macros::calls! { entry;
     /// Copies the log.
     0x0616 local "guest-driver/libcuda/src/logs.rs"
         fn cuLogsDumpToMemory(iterator: *mut u32, buffer: *mut core::ffi::c_char, size: *mut usize, flags: u32);
+    /// What kernels have printed, on standard output and standard error, piece by piece.
+    0x0670 sync internal fn vgpuTakeOutput() wire () -> (out: Vec<u8>, err: Vec<u8>);
     /// An image's bytes on their way: the loads that follow name the image by its number.
     0x06f0 posted internal fn vgpuImageData() wire (image: u64, offset: u64, total: u64, bulk bytes);
 }

@@ -44,7 +44,6 @@ cuda_api_macros::calls! { graph;
     0x0b87 refused "graphs built or edited by hand are not carried" fn cuGraphAddEmptyNode;
     0x0b88 refused "graphs built or edited by hand are not carried" fn cuGraphAddEventRecordNode;
     0x0b89 refused "graphs built or edited by hand are not carried" fn cuGraphAddEventWaitNode;
-    0x0b8a refused "graphs built or edited by hand are not carried" fn cuGraphAddHostNode;
     0x0b8b refused "graphs built or edited by hand are not carried" fn cuGraphAddKernelNode;
     0x0b8c refused "graphs built or edited by hand are not carried" fn cuGraphAddKernelNode_v2;
     0x0b8d refused "graphs built or edited by hand are not carried" fn cuGraphAddMemAllocNode;
@@ -70,7 +69,6 @@ cuda_api_macros::calls! { graph;
     0x0ba1 refused "graphs built or edited by hand are not carried" fn cuGraphExecEventRecordNodeSetEvent;
     0x0ba2 refused "graphs built or edited by hand are not carried" fn cuGraphExecEventWaitNodeSetEvent;
     0x0ba3 refused "graphs built or edited by hand are not carried" fn cuGraphExecGetFlags;
-    0x0ba4 refused "graphs built or edited by hand are not carried" fn cuGraphExecHostNodeSetParams;
     0x0ba5 refused "graphs built or edited by hand are not carried" fn cuGraphExecKernelNodeSetParams;
     0x0ba6 refused "graphs built or edited by hand are not carried" fn cuGraphExecKernelNodeSetParams_v2;
     0x0ba7 refused "graphs built or edited by hand are not carried" fn cuGraphExecMemcpyNodeSetParams;
@@ -80,8 +78,6 @@ cuda_api_macros::calls! { graph;
     0x0bab refused "graphs built or edited by hand are not carried" fn cuGraphGetEdges;
     0x0bac refused "graphs built or edited by hand are not carried" fn cuGraphGetEdges_v2;
     0x0bad refused "graphs built or edited by hand are not carried" fn cuGraphGetRootNodes;
-    0x0bae refused "graphs built or edited by hand are not carried" fn cuGraphHostNodeGetParams;
-    0x0baf refused "graphs built or edited by hand are not carried" fn cuGraphHostNodeSetParams;
     0x0bb0 refused "graphs built or edited by hand are not carried" fn cuGraphInstantiate;
     0x0bb1 refused "graphs built or edited by hand are not carried" fn cuGraphInstantiate_v2;
     0x0bb2 refused "graphs built or edited by hand are not carried" ptsz fn cuGraphInstantiateWithParams;
@@ -107,10 +103,8 @@ cuda_api_macros::calls! { graph;
     0x0bc6 refused "graphs built or edited by hand are not carried" fn cuGraphNodeGetType;
     0x0bc7 refused "graphs built or edited by hand are not carried" fn cuGraphNodeSetEnabled;
     0x0bc8 refused "graphs built or edited by hand are not carried" fn cuGraphNodeSetParams;
-    0x0bc9 refused "graphs built or edited by hand are not carried" fn cuGraphReleaseUserObject;
     0x0bca refused "graphs built or edited by hand are not carried" fn cuGraphRemoveDependencies;
     0x0bcb refused "graphs built or edited by hand are not carried" fn cuGraphRemoveDependencies_v2;
-    0x0bcc refused "graphs built or edited by hand are not carried" fn cuGraphRetainUserObject;
     0x0bcd refused "graphs built or edited by hand are not carried" ptsz fn cuGraphUpload;
     0x0bce refused "graphs built or edited by hand are not carried" ptsz fn cuStreamBeginCapture;
     0x0bcf refused "graphs built or edited by hand are not carried" ptsz fn cuStreamBeginCaptureToGraph;
@@ -118,7 +112,33 @@ cuda_api_macros::calls! { graph;
     0x0bd1 refused "graphs built or edited by hand are not carried" ptsz fn cuStreamGetCaptureInfo_v2;
     0x0bd2 refused "graphs built or edited by hand are not carried" ptsz fn cuStreamUpdateCaptureDependencies;
     0x0bd3 refused "graphs built or edited by hand are not carried" ptsz fn cuStreamUpdateCaptureDependencies_v2;
-    0x0bd4 refused "graphs built or edited by hand are not carried" fn cuUserObjectCreate;
-    0x0bd5 refused "graphs built or edited by hand are not carried" fn cuUserObjectRelease;
-    0x0bd6 refused "graphs built or edited by hand are not carried" fn cuUserObjectRetain;
+
+    /// Adds a function of the program's, which the guest names by a number and keeps until no graph has it.
+    0x0b70 sync custom "guest-driver/libcuda/src/host_node.rs"
+        fn cuGraphAddHostNode(phGraphNode: *mut CUgraphNode, hGraph: CUgraph, dependencies: *const CUgraphNode,
+            numDependencies: usize, nodeParams: *const core::ffi::c_void)
+        wire (graph: CUgraph, dependencies: Vec<u64>, token: u64) -> (node: u64);
+    /// A host node's function.
+    0x0b71 sync custom "guest-driver/libcuda/src/host_node.rs"
+        fn cuGraphHostNodeGetParams(hNode: CUgraphNode, nodeParams: *mut core::ffi::c_void) wire (node: u64) -> (token: u64);
+    /// Changes a host node's function.
+    0x0b72 sync custom "guest-driver/libcuda/src/host_node.rs"
+        fn cuGraphHostNodeSetParams(hNode: CUgraphNode, nodeParams: *const core::ffi::c_void) wire (node: u64, token: u64);
+    /// Changes a host node's function in an executable graph.
+    0x0b73 sync custom "guest-driver/libcuda/src/host_node.rs"
+        fn cuGraphExecHostNodeSetParams(hGraphExec: CUgraphExec, hNode: CUgraphNode, nodeParams: *const core::ffi::c_void)
+        wire (exec: CUgraphExec, node: u64, token: u64);
+    /// Makes an object whose destructor is a function of the program's.
+    0x0b74 sync custom "guest-driver/libcuda/src/host_node.rs"
+        fn cuUserObjectCreate(object_out: *mut CUuserObject, ptr: *mut core::ffi::c_void, destroy: *mut core::ffi::c_void,
+            initialRefcount: u32, flags: u32)
+        wire (object: CUuserObject, token: u64, count: u32, flags: u32);
+    /// References more to an object.
+    0x0b75 sync fn cuUserObjectRetain(handle object: CUuserObject, count: u32);
+    /// References less to an object.
+    0x0b76 sync fn cuUserObjectRelease(handle object: CUuserObject, count: u32);
+    /// References of a graph's to an object.
+    0x0b77 sync fn cuGraphRetainUserObject(handle graph: CUgraph, handle object: CUuserObject, count: u32, flags: u32);
+    /// References less of a graph's to an object.
+    0x0b78 sync fn cuGraphReleaseUserObject(handle graph: CUgraph, handle object: CUuserObject, count: u32);
 }

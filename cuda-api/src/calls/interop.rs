@@ -1,8 +1,26 @@
-//! Interoperation with other APIs, inter-process handles, tools and everything that is refused as a family.
+//! Inter-process handles; interoperation with other APIs, tools and everything that is refused as a family.
 
 use crate::types::*;
 
 cuda_api_macros::calls! { interop;
+    /// A token for an allocation, which other processes of the VM may open.
+    0x0f60 sync custom "guest-driver/libcuda/src/ipc.rs" fn cuIpcGetMemHandle(pHandle: *mut CUipcHandle, dptr: CUdeviceptr)
+        wire (dptr: CUdeviceptr) -> (handle: CUipcHandle);
+    /// Opens an allocation of another process. The length is the host's word; `first`: it was not open here. `avoid` lists ranges
+    /// that this process cannot reserve.
+    0x0f61 sync may_block custom "guest-driver/libcuda/src/ipc.rs"
+        fn cuIpcOpenMemHandle_v2(pdptr: *mut CUdeviceptr, handle: CUipcHandle, Flags: u32)
+        wire (in handle: CUipcHandle, flags: u32, bytes avoid) -> (dptr: CUdeviceptr, len: u64, first: bool)
+        also cuIpcOpenMemHandle;
+    /// Closes what was opened; `last`: as often as it was opened.
+    0x0f62 sync may_block custom "guest-driver/libcuda/src/ipc.rs" fn cuIpcCloseMemHandle(dptr: CUdeviceptr)
+        wire (dptr: CUdeviceptr) -> (last: bool);
+    /// A token for an event, which other processes of the VM may open.
+    0x0f63 sync custom "guest-driver/libcuda/src/ipc.rs" fn cuIpcGetEventHandle(pHandle: *mut CUipcHandle, event: CUevent)
+        wire (event: CUevent) -> (handle: CUipcHandle);
+    /// Opens an event of another process; the guest names it.
+    0x0f64 sync custom "guest-driver/libcuda/src/ipc.rs" fn cuIpcOpenEventHandle(phEvent: *mut CUevent, handle: CUipcHandle)
+        wire (event: CUevent, in handle: CUipcHandle);
 
     // Refused: GPUDirect RDMA and notifications to the process that owns the GPU are not carried.
     0x0f00 refused "GPUDirect RDMA and notifications to the process that owns the GPU are not carried" fn cuDeviceRegisterAsyncNotification;
@@ -82,14 +100,6 @@ cuda_api_macros::calls! { interop;
     0x0f44 refused "graphics and video interoperation: the VM has no such device" fn cuVDPAUCtxCreate;
     0x0f45 refused "graphics and video interoperation: the VM has no such device" fn cuVDPAUCtxCreate_v2;
     0x0f46 refused "graphics and video interoperation: the VM has no such device" fn cuVDPAUGetDevice;
-
-    // Refused: inter-process handles are not carried between guest processes.
-    0x0f47 refused "inter-process handles are not carried between guest processes" fn cuIpcCloseMemHandle;
-    0x0f48 refused "inter-process handles are not carried between guest processes" fn cuIpcGetEventHandle;
-    0x0f49 refused "inter-process handles are not carried between guest processes" fn cuIpcGetMemHandle;
-    0x0f4a refused "inter-process handles are not carried between guest processes" fn cuIpcOpenEventHandle;
-    0x0f4b refused "inter-process handles are not carried between guest processes" fn cuIpcOpenMemHandle;
-    0x0f4c refused "inter-process handles are not carried between guest processes" fn cuIpcOpenMemHandle_v2;
 
     // Refused: process tools of the native driver: they act on the process that owns the GPU context.
     0x0f4d refused "process tools of the native driver: they act on the process that owns the GPU context" fn cuCheckpointProcessCheckpoint;

@@ -54,9 +54,18 @@ cuda_api_macros::calls! { stream;
         fn cuStreamBatchMemOp_v2(stream: CUstream, count: u32, paramArray: *mut core::ffi::c_void, flags: u32)
         wire (stream: CUstream, bytes operations, flags: u32);
 
-    // Refused: callbacks into the guest are not carried.
-    0x0380 refused "callbacks into the guest are not carried" ptsz fn cuLaunchHostFunc;
-    0x0381 refused "callbacks into the guest are not carried" ptsz fn cuStreamAddCallback;
+    /// Calls a function of the program's once the stream gets there; the stream waits for it. The guest names the function
+    /// by a number, and keeps it for as long as the graph where the stream is being captured.
+    0x0360 sync custom "guest-driver/libcuda/src/host_function.rs" ptsz
+        fn cuLaunchHostFunc(hStream: CUstream, function: *mut core::ffi::c_void, userData: *mut core::ffi::c_void)
+        wire (stream: CUstream, token: u64) -> (captured: bool);
+    /// As cuLaunchHostFunc, with the stream's state for the function, which is called after a fault, too.
+    0x0361 sync custom "guest-driver/libcuda/src/host_function.rs" ptsz
+        fn cuStreamAddCallback(hStream: CUstream, callback: *mut core::ffi::c_void, userData: *mut core::ffi::c_void, flags: u32)
+        wire (stream: CUstream, token: u64);
+    /// The guest is done with a run of a function (0: with none) and waits for the next.
+    0x0362 sync may_block internal fn vgpuNextHostFunction() wire (done: u64)
+        -> (run: u64, token: u64, status: u32, gone: bool);
 
     // Refused: the first form of these operations.
     0x0382 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamBatchMemOp;

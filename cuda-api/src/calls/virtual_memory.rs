@@ -150,9 +150,16 @@ cuda_api_macros::calls! { virtual_memory;
     0x0ca5 refused "multicast objects span several GPUs" fn cuMulticastGetGranularity;
     0x0ca6 refused "multicast objects span several GPUs" fn cuMulticastUnbind;
 
-    // Refused: this part of virtual memory management is not carried.
-    0x0ca7 refused "this part of virtual memory management is not carried" fn cuMemExportToShareableHandle;
-    0x0cac refused "this part of virtual memory management is not carried" fn cuMemImportFromShareableHandle;
+    /// A token for physical memory, which other processes of the VM may import. The guest makes a file of it.
+    0x0c60 sync custom "guest-driver/libcuda/src/shareable.rs"
+        fn cuMemExportToShareableHandle(shareableHandle: *mut core::ffi::c_void, handle: CUmemGenericAllocationHandle,
+            handleType: u32, flags: u64)
+        wire (handle: CUmemGenericAllocationHandle) -> (token: CUipcHandle);
+    /// Imports physical memory of another process; the guest names it. The device is the host's ordinal.
+    0x0c61 sync may_block custom "guest-driver/libcuda/src/shareable.rs"
+        fn cuMemImportFromShareableHandle(handle: *mut CUmemGenericAllocationHandle, osHandle: *mut core::ffi::c_void,
+            shHandleType: u32)
+        wire (handle: CUmemGenericAllocationHandle, in token: CUipcHandle) -> (device: CUdevice);
 
     // Refused: exported by the driver, and documented nowhere.
     0x0caa refused "it is documented nowhere: what its arguments are is not known" fn cuMemGetAttribute;

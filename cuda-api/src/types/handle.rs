@@ -35,6 +35,7 @@ pub enum HandleKind {
     LinkState = 32,
     GreenContext,
     ResourceDesc,
+    UserObject = 48,
 }
 
 /// Objects of one kind that a process may have at once.
@@ -135,6 +136,8 @@ handles! {
     CUgreenCtx GreenContext INVALID_CONTEXT [];
     /// What a green context is made from.
     CUdevResourceDesc ResourceDesc INVALID_VALUE [];
+    /// What the program's destructor is called for.
+    CUuserObject UserObject INVALID_VALUE [];
 }
 
 /// The default stream.

@@ -128,6 +128,12 @@ pods! {
         pub alignment: u32,
     }
 
+    /// CUipcMemHandle and CUipcEventHandle: 64 opaque bytes.
+    pub struct CUipcHandle {
+        /// The bytes.
+        pub bytes: [u8; 64],
+    }
+
     /// CUtensorMap: 128 opaque bytes.
     pub struct CUtensorMap {
         /// The bytes.
@@ -377,6 +383,7 @@ by_value!(
     FunctionInfo,
     CaptureInfo,
     CUgraphExecUpdateResultInfo,
+    CUipcHandle,
     CUtensorMap,
     CUDA_ARRAY_DESCRIPTOR,
     CUDA_ARRAY3D_DESCRIPTOR,

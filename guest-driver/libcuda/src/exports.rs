@@ -147,7 +147,10 @@ mod custom {
     pub use crate::export_table::cuGetExportTable;
     pub use crate::function::*;
     pub use crate::green::*;
+    pub use crate::host_function::{cuLaunchHostFunc, cuStreamAddCallback};
     pub use crate::host_memory::*;
+    pub use crate::host_node::*;
+    pub use crate::ipc::*;
     pub use crate::launch::*;
     pub use crate::library::*;
     pub use crate::link::*;
@@ -160,6 +163,7 @@ mod custom {
     pub use crate::pointer::*;
     pub use crate::pools::*;
     pub use crate::proc_address::{cuGetProcAddress, cuGetProcAddress_v2};
+    pub use crate::shareable::*;
     pub use crate::stream::*;
     pub use crate::stream_attribute::*;
     pub use crate::stream_words::*;

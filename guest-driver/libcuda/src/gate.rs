@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::event::row::{cuEventQuery, cuEventSynchronize};
 use cuda_api::calls::stream::row::{cuStreamQuery, cuStreamSynchronize};
 use cuda_api::guest::Guest;
@@ -10,9 +11,10 @@ use cuda_api::types::{CUcontext, CUdeviceptr, CUstream, Handle, STREAM_LEGACY, a
 use cuda_api::wire::{Put, Reader, Wire};
 use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
-use transport::{CallError, FrameWriter, Ring};
+use transport::{CallError, FrameWriter, ReplyData, Ring};
 
 use crate::order::Use;
+use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
 
@@ -99,6 +101,9 @@ pub fn with_ring<R>(work: impl FnOnce(&'static Process, &mut Lane<'_>) -> CuResu
     let process = initialised()?;
     thread::with(|state| {
         if state.ring.is_none() {
+            if state.forbidden {
+                return Err(CUresult::NOT_PERMITTED);
+            }
             state.ring =
                 Some(process.session.create_ring().map_err(|e| crate::process::control_failure(&e))?);
         }
@@ -132,6 +137,9 @@ pub fn deferred_error() -> CuResult<()> {
 
 #[cold]
 fn deferred(result: u32, call: u32) -> CUresult {
+    if call == thread::FORBIDDEN {
+        return CUresult(result);
+    }
     crate::log::say(|| {
         format!("{}, posted earlier, failed: {}", cuda_api::call_name(call), CUresult(result))
     });
@@ -182,6 +190,16 @@ impl Lane<'_> {
     /// # Errors
     /// The call's CUresult, or the transport's failure.
     pub fn call<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
+        let outcome = self.call_alone::<C>(fields, bulk);
+        // The driver may have printed what kernels print.
+        let printed = self.process.session.printed_bytes();
+        if C::MAY_BLOCK && output::is_behind(printed) {
+            output::bring(printed, || self.call_alone::<vgpuTakeOutput>(&(), false));
+        }
+        outcome
+    }
+
+    fn call_alone<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
         let (process, number) = (self.process, self.number);
         let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };
@@ -193,18 +211,10 @@ impl Lane<'_> {
                 number,
                 process.session.next_ticket(),
                 |w| fields.put(&mut Arguments(w)),
-                |result, data| {
-                    match CUresult(result) {
-                        CUresult::SUCCESS => {}
-                        // The worker was told of no context, since the thread's is none any more.
-                        CUresult::INVALID_CONTEXT if stale => return Err(CUresult::CONTEXT_IS_DESTROYED),
-                        error => return Err(error),
-                    }
-                    let mut reader = Reader::new(data.bytes());
-                    C::Out::take(&mut reader).map_err(|e| {
-                        crate::log::say(|| format!("{}: reply: {e}", C::NAME));
-                        CUresult::UNKNOWN
-                    })
+                |result, data| match reply::<C>(result, data) {
+                    // The worker was told of no context, since the thread's is none any more.
+                    Err(CUresult::INVALID_CONTEXT) if stale => Err(CUresult::CONTEXT_IS_DESTROYED),
+                    outcome => outcome,
                 },
             )
             .map_err(|e| call_failure(&e))?;
@@ -294,6 +304,27 @@ pub fn call<C: Call>(fields: C::In<'_>) -> CuResult<C::Out> {
     with_ring(|process, lane| {
         process.alive()?;
         lane.call::<C>(&fields, false)
+    })
+}
+
+/// Sends a call in a ring that is no thread's of the program's and waits, whatever else the process has under way: also after a
+/// fault. `ticket` is above all earlier ones of the ring.
+///
+/// # Errors
+/// The call's CUresult, or the transport's failure.
+pub fn call_apart<C: Call>(ring: &mut Ring, ticket: u64, fields: C::In<'_>) -> CuResult<C::Out> {
+    ring.call(C::ID, 0, 0, ticket, |w| fields.put(&mut Arguments(w)), reply::<C>)
+        .map_err(|e| call_failure(&e))?
+}
+
+fn reply<C: Call>(result: u32, data: &mut ReplyData<'_>) -> CuResult<C::Out> {
+    match CUresult(result) {
+        CUresult::SUCCESS => {}
+        error => return Err(error),
+    }
+    C::Out::take(&mut Reader::new(data.bytes())).map_err(|e| {
+        crate::log::say(|| format!("{}: reply: {e}", C::NAME));
+        CUresult::UNKNOWN
     })
 }
 

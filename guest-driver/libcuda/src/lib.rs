@@ -14,7 +14,8 @@
 //! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
 //!
 //! Invariants
-//! - No call panics across the C boundary, prints to stdout, or starts a thread of its own.
+//! - No call panics across the C boundary or prints to stdout, except what kernels print. One thread is started, by the first function that the device is to
+//!   call ([`host_function`]).
 //! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
 //!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
 //! - An error of a posted call comes out of this thread's next call that travels, instead of it and before it has done anything; or
@@ -60,9 +61,12 @@ pub mod exports;
 pub mod function;
 pub mod gate;
 pub mod green;
+pub mod host_function;
 pub mod host_memory;
+pub mod host_node;
 pub mod image;
 pub mod integrity;
+pub mod ipc;
 pub mod launch;
 pub mod library;
 pub mod link;
@@ -75,12 +79,14 @@ pub mod objects;
 pub mod occupancy;
 pub mod old_launch;
 pub mod order;
+pub mod output;
 pub mod pointer;
 pub mod pools;
 pub mod proc_address;
 pub mod process;
 pub mod ranges;
 pub mod reserve;
+pub mod shareable;
 pub mod stream;
 pub mod stream_attribute;
 pub mod stream_words;

@@ -254,6 +254,8 @@ pub struct Objects {
     pub greens: Table<crate::green::GreenRecord>,
     /// What green contexts are made from.
     pub resource_descs: Table<Owned>,
+    /// User objects.
+    pub user_objects: Table<Owned>,
 }
 
 impl Default for Objects {
@@ -276,6 +278,7 @@ impl Default for Objects {
             links: Table::new(HandleKind::LinkState),
             greens: Table::new(HandleKind::GreenContext),
             resource_descs: Table::new(HandleKind::ResourceDesc),
+            user_objects: Table::new(HandleKind::UserObject),
         }
     }
 }
@@ -290,6 +293,7 @@ impl Objects {
             HandleKind::Array => Some(&self.arrays),
             HandleKind::MipmappedArray => Some(&self.mipmapped_arrays),
             HandleKind::ResourceDesc => Some(&self.resource_descs),
+            HandleKind::UserObject => Some(&self.user_objects),
             _ => None,
         }
     }

@@ -16,6 +16,8 @@ pub enum RangeKind {
     Device,
     /// A variable of a module or library: lives and dies with it.
     Variable,
+    /// Memory of another process, opened here.
+    Imported,
     /// Pinned host memory that the driver allocated, with its flags.
     HostAlloc(u32),
     /// Pinned host memory of the application's, with its flags.

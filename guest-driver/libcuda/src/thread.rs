@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::OnceLock;
 
-use cuda_api::types::CUcontext;
+use cuda_api::types::{CUcontext, CUresult};
 use transport::Ring;
 
 /// What belongs to a guest thread.
@@ -24,6 +24,8 @@ pub struct ThreadState {
     pub staging_slots: [u64; crate::copy::STAGING_SLOTS],
     /// The staging slot to use next.
     pub next_slot: usize,
+    /// It runs functions that the device calls for, from which nothing that travels may be called.
+    pub forbidden: bool,
     /// Room to lay kernel parameters out.
     pub params: Vec<u8>,
     /// Dependencies and edges that cuStreamGetCaptureInfo gave out last.
@@ -89,6 +91,7 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             capture_mode: 0,
             staging_slots: [0; crate::copy::STAGING_SLOTS],
             next_slot: 0,
+            forbidden: false,
             params: Vec::new(),
             capture_lists: [Vec::new(), Vec::new()],
             per_thread_default: false,
@@ -112,7 +115,20 @@ pub fn take_async_error() -> Option<(u32, u32)> {
     }
     let _busy = Busy::enter()?;
     // SAFETY: the box lives until the thread's end, and BUSY makes this the only reference.
-    unsafe { &mut *state }.ring.as_mut()?.take_async_error()
+    let state = unsafe { &mut *state };
+    match state.ring.as_mut() {
+        Some(ring) => ring.take_async_error(),
+        None if state.forbidden => Some((CUresult::NOT_PERMITTED.0, FORBIDDEN)),
+        None => None,
+    }
+}
+
+/// No call: in place of the one that failed, where calls are not permitted in this thread.
+pub const FORBIDDEN: u32 = 0;
+
+/// From now on calls of this thread that travel answer CUDA_ERROR_NOT_PERMITTED.
+pub fn forbid_calls() {
+    with(|t| t.forbidden = true);
 }
 
 /// The calling thread's current context, NULL if it has none.

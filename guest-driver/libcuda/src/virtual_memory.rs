@@ -22,6 +22,10 @@ use crate::ranges::{Range, RangeKind};
 
 /// CU_MEM_LOCATION_TYPE_DEVICE.
 pub(crate) const LOCATION_DEVICE: i32 = 1;
+/// CU_MEM_ALLOCATION_TYPE_PINNED.
+const TYPE_PINNED: i32 = 1;
+/// CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR.
+const HANDLE_POSIX: i32 = 1;
 /// How often other addresses are asked for before a reservation fails.
 const CLASHES_MAX: usize = 16;
 
@@ -39,6 +43,20 @@ struct Holders {
 }
 
 impl AllocationRecord {
+    /// Memory of another process, on a device of this one's.
+    pub(crate) fn imported(device: i32) -> Self {
+        let mut prop: CUmemAllocationProp = zerocopy::FromZeros::new_zeroed();
+        prop.kind = TYPE_PINNED;
+        prop.requested_handle_types = HANDLE_POSIX;
+        prop.location = CUmemLocation { kind: LOCATION_DEVICE, id: device };
+        AllocationRecord { prop, holders: Mutex::new(Holders { handles: 1, mappings: 0 }) }
+    }
+
+    /// It was asked for as memory that may leave the process as a descriptor, and there is a handle to it.
+    pub(crate) fn is_exportable(&self) -> bool {
+        self.prop.requested_handle_types & HANDLE_POSIX != 0 && lock(&self.holders).handles != 0
+    }
+
     /// Counts a mapping, which only a handle can be used for.
     fn map(&self) -> CuResult<()> {
         let mut holders = lock(&self.holders);

@@ -104,6 +104,12 @@ impl Session {
         if is_forked_child() { 0 } else { self.inner.page.posted_errors() }
     }
 
+    /// Bytes that kernels have printed so far. A forked child reads 0.
+    #[inline]
+    pub fn printed_bytes(&self) -> u64 {
+        if is_forked_child() { 0 } else { self.inner.page.printed_bytes() }
+    }
+
     /// How the host is reached.
     pub fn kind(&self) -> Kind {
         self.inner.link.kind()

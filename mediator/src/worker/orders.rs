@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::gate::Gate;
 use super::mapping::{MapBudget, Mapping, Pieces};
+use super::output::Output;
 use super::regions::{Regions, map_error_code};
 use super::ring::{SpinLimit, State};
 use super::rings::Rings;
@@ -19,6 +20,7 @@ use super::wake::Waker;
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
+use crate::sharing::Requests;
 use crate::{CallHandler, ExecutorKind, environment};
 
 /// What INIT or PROBE says; the VM's device list goes into the environment.
@@ -42,6 +44,8 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         pid: 0,
         uid: 0,
         staged: None,
+        sharing: None,
+        output: None,
     };
     Init { setup, spin: Duration::from_micros(body.spin_us) }
 }
@@ -53,14 +57,20 @@ pub(super) struct Init {
 }
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
-pub(super) fn serve<P: WorkerProgram>(program: P, init: Init, socket: &OwnedFd, files: Vec<OwnedFd>) -> ! {
-    let Ok([kick, wake, counters]) = <[OwnedFd; 3]>::try_from(files) else {
+pub(super) fn serve<P: WorkerProgram>(
+    program: P,
+    mut init: Init,
+    socket: &OwnedFd,
+    files: Vec<OwnedFd>,
+) -> ! {
+    let Ok([kick, wake, counters, requests]) = <[OwnedFd; 4]>::try_from(files) else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {
         Ok(counters) => Arc::new(counters),
         Err(error) => die(exit::HOST, &format!("the counter page cannot be mapped: {error}")),
     };
+    init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
@@ -136,9 +146,19 @@ impl<H: CallHandler> Session<H> {
                 unsafe { std::env::set_var(name, value) };
             }
         }
+        let output = Output::capture().map(Arc::new).map_err(|error| {
+            answer_error(regs::ERROR_MEDIATOR_UNAVAILABLE, 0, format!("standard output: {error}"))
+        })?;
         let staged = Some(StagedBytes::new(Arc::clone(&counters)));
         let OpenBody { pid, uid, .. } = body;
-        let setup = WorkerSetup { session: order.header.index, pid, uid, staged, ..init.setup };
+        let setup = WorkerSetup {
+            session: order.header.index,
+            pid,
+            uid,
+            staged,
+            output: Some(output.clone()),
+            ..init.setup
+        };
         let handler = program
             .open(setup)
             .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
@@ -149,6 +169,7 @@ impl<H: CallHandler> Session<H> {
             waker,
             page,
             counters,
+            output,
             spin: SpinLimit::new(init.spin),
             logged_errors: AtomicU32::new(0),
         };
@@ -218,6 +239,7 @@ impl<H: CallHandler> Session<H> {
             kind::UNMAP_REGION => self.unmap(index),
             kind::STOP => self.stop(Duration::from_micros(len)),
             kind::RESUME => {
+                self.state.handler.pause(false);
                 self.state.gate.open();
                 Ok(())
             }
@@ -239,6 +261,8 @@ impl<H: CallHandler> Session<H> {
     fn stop(&self, limit: Duration) -> Result<(), (u32, String)> {
         let start = Instant::now();
         self.state.gate.close();
+        // After the gate: a call that waits for the guest comes back, and its ring's thread stays outside.
+        self.state.handler.pause(true);
         let deadline = start.checked_add(limit).unwrap_or(start);
         let left = || limit.saturating_sub(start.elapsed());
         if !self.rings.wait_idle(deadline) {

@@ -11,6 +11,7 @@ use vgpu_ring::{Consumer, FrameBuffer, FrontView, RingMemory, SessionPageMemory}
 
 use super::gate::{Gate, Inside};
 use super::mapping::Mapping;
+use super::output::Output;
 use super::queue::{FrameCopy, RingWords};
 use super::sequence::Turn;
 use super::wake::Waker;
@@ -46,6 +47,7 @@ pub(super) struct State<H> {
     pub(super) waker: Waker,
     pub(super) page: SessionPageMemory,
     pub(super) counters: Arc<CounterPage>,
+    pub(super) output: Arc<Output>,
     pub(super) spin: SpinLimit,
     pub(super) logged_errors: AtomicU32,
 }
@@ -267,6 +269,9 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.publish_sticky();
         if waits {
             count(&self.counters.replies);
+            if self.state.handler.may_print(frame.call) {
+                self.state.page.set_printed_bytes(self.state.output.printed());
+            }
             match self.consumer.reply(frame.ticket, result, &self.reply) {
                 Ok(wake) => self.wake_if(wake),
                 Err(error) => die(exit::EXECUTOR, &format!("call {}: {error}", frame.call)),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | new privileges through exec | `PR_SET_NO_NEW_PRIVS` |
 //! | core dumps, being traced by others of its user | `PR_SET_DUMPABLE` 0, `RLIMIT_CORE` 0 (set by the supervisor) |
-//! | exec; making, writing, renaming and removing files, except device nodes, its own /proc entries and the driver's compute cache | Landlock |
+//! | exec; making, writing, renaming and removing files, except device nodes, files in /dev/shm, its own /proc entries and the driver's compute cache | Landlock |
 //! | TCP; signals to processes outside | Landlock, where the kernel has it (ABI 4; 6) |
 //!
 //! Missing: a system call filter, which needs the list of what the driver calls (the place for it is the end of
@@ -60,8 +60,11 @@ fn restrict() -> Result<RulesetStatus, landlock::RulesetError> {
     if let Ok(own) = rustix::fs::open("/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         rules = rules.add_rule(PathBeneath::new(OWN_PROC.get_or_init(|| own).as_fd(), own_access))?;
     }
-    let allowed =
-        std::iter::once((PathBuf::from("/dev"), files)).chain(cache().map(|path| (path, handled & write)));
+    // Events between processes: the driver makes files in shared memory for them.
+    let shared = AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let allowed = [(PathBuf::from("/dev"), files), (PathBuf::from("/dev/shm"), shared)]
+        .into_iter()
+        .chain(cache().map(|path| (path, handled & write)));
     for (path, access) in allowed {
         match PathFd::new(&path) {
             Ok(parent) => rules = rules.add_rule(PathBeneath::new(parent, access))?,

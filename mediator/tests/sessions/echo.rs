@@ -58,6 +58,8 @@ pub mod call {
     pub const RING: u32 = 23;
     /// Replies the address of a number, HELD_ADDRESS itself, that is never freed.
     pub const HELD_ADDRESS: u32 = 25;
+    /// Waits for something that only the guest can do, which it does not: until the VM is paused.
+    pub const WAIT_FOR_GUEST: u32 = 26;
     /// As RECORD, then sleeps for so many milliseconds.
     pub const NAP: u32 = 24;
 }
@@ -105,6 +107,8 @@ pub struct EchoHandler {
     holds_regions: AtomicBool,
     gate: Mutex<bool>,
     gate_opened: Condvar,
+    paused: Mutex<bool>,
+    pause_changed: Condvar,
     sticky: AtomicU32,
     calls: AtomicU64,
 }
@@ -142,6 +146,12 @@ impl CallHandler for EchoHandler {
                 let mut open = self.gate.lock().unwrap();
                 while !*open {
                     open = self.gate_opened.wait(open).unwrap();
+                }
+            }
+            call::WAIT_FOR_GUEST => {
+                let mut paused = self.paused.lock().unwrap();
+                while !*paused {
+                    paused = self.pause_changed.wait(paused).unwrap();
                 }
             }
             call::OPEN_GATE => {
@@ -229,6 +239,11 @@ impl CallHandler for EchoHandler {
             std::thread::sleep(Duration::from_secs(1));
         }
         self.regions.lock().unwrap().push_str(&format!("-{va:x},{len:x} "));
+    }
+
+    fn pause(&self, paused: bool) {
+        *self.paused.lock().unwrap() = paused;
+        self.pause_changed.notify_all();
     }
 
     fn sticky(&self) -> u32 {

@@ -33,6 +33,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("descriptors_and_children_do_not_leak", descriptors_and_children_do_not_leak),
     ("a_worker_is_confined", a_worker_is_confined),
     ("stop_holds_dispatch", stop_holds_dispatch),
+    ("a_call_that_waits_for_the_guest_holds_up_no_stop", a_call_that_waits_for_the_guest_holds_up_no_stop),
     ("stop_waits_for_calls_at_most_its_limit", stop_waits_for_calls_at_most_its_limit),
 ];
 
@@ -398,6 +399,31 @@ fn stop_holds_dispatch() {
         assert_eq!(late_ring.numbers(call::READ_LOG, &[]).len(), 1);
     });
     assert_eq!(two.numbers(call::READ_LOG, &[]).len(), 1);
+}
+
+fn a_call_that_waits_for_the_guest_holds_up_no_stop() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let first = one.call(call::WAIT_FOR_GUEST, &[]);
+            // It asks again, and is held outside until the VM goes on, and after that until it stops again.
+            let second = one.call(call::WAIT_FOR_GUEST, &[]);
+            (first, second)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        for _ in 0..2 {
+            let start = Instant::now();
+            vm.stop();
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            vm.resume();
+            two.call(call::ECHO, &[]);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        waits.join().expect("no panic");
+    });
+    assert_eq!(guest.state(), SessionState::Live);
 }
 
 fn stop_waits_for_calls_at_most_its_limit() {

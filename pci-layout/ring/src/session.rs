@@ -23,8 +23,8 @@ pub enum SessionState {
 
 /// The session page in shared memory. Clones are the same memory.
 ///
-/// The guest process maps it read-only: of these methods it may use [`state`](Self::state) and
-/// [`posted_errors`](Self::posted_errors). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the
+/// The guest process maps it read-only: of these methods it may use [`state`](Self::state),
+/// [`posted_errors`](Self::posted_errors) and [`printed_bytes`](Self::printed_bytes). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the
 /// guest's kernel does, written down for the model and for tests.
 #[derive(Clone)]
 pub struct SessionPageMemory {
@@ -57,6 +57,8 @@ shared_words!(SessionPageMemory, ModelWords {
     event_posted: AtomicU32 at offset_of!(SessionPage, event_posted);
     /// Errors of posted calls so far.
     posted_errors_word: AtomicU64 at offset_of!(SessionPage, posted_errors);
+    /// Bytes that kernels have printed.
+    printed_bytes_word: AtomicU64 at offset_of!(SessionPage, printed_bytes);
     /// Wake bits of rings 0 to 63.
     wake0: AtomicU64 at WAKE_OFFSETS[0];
     /// Wake bits of rings 64 to 127.
@@ -75,7 +77,7 @@ impl SessionPageMemory {
     /// # Safety
     ///
     /// `base` is page aligned and one page from it stays mapped until the last clone is dropped; writable too, if
-    /// anything but the guest process's two methods is used.
+    /// anything but the guest process's methods is used.
     pub unsafe fn new(base: NonNull<u8>) -> Self {
         Self {
             base,
@@ -118,6 +120,17 @@ impl SessionPageMemory {
     /// Errors of posted calls so far, over all rings.
     pub fn posted_errors(&self) -> u64 {
         self.posted_errors_word().load(Ordering::Relaxed)
+    }
+
+    /// Bytes that kernels have printed so far.
+    #[inline]
+    pub fn printed_bytes(&self) -> u64 {
+        self.printed_bytes_word().load(Ordering::Relaxed)
+    }
+
+    /// Host: kernels have printed so many bytes. Before the reply of the call that made sure of it.
+    pub fn set_printed_bytes(&self, bytes: u64) {
+        self.printed_bytes_word().fetch_max(bytes, Ordering::Relaxed);
     }
 
     /// Host: the worker serves.

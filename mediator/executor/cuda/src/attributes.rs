@@ -23,8 +23,8 @@ fn in_a_vm(number: i32) -> Option<i32> {
         86 | 147 => Some(0),
         // Cooperative launch on several devices (96), flushing remote writes (98): refused by the table.
         96 | 98 => Some(0),
-        // Handles that leave the process: POSIX descriptors (103), Windows' (104, 105), fabric (128), IPC events (125).
-        103..=105 | 125 | 128 => Some(0),
+        // Handles that leave the process: Windows' (104, 105), fabric (128).
+        104 | 105 | 128 => Some(0),
         // GPUDirect RDMA and DMA-BUF (110, 116 to 118, 124, 146): there is no peer device in the VM.
         110 | 116..=118 | 124 | 146 => Some(0),
         // Sparse and deferred arrays (112, 121), timeline semaphores (114): refused by the table.
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_a_vm_does_not_have_is_told_so() {
-        for number in [86, 88, 100, 101, 103, 110, 116, 119, 124, 125, 128, 132] {
+        for number in [86, 88, 100, 101, 104, 110, 116, 119, 124, 128, 132] {
             assert_eq!(told(number, Ok(1)), Ok(0), "attribute {number}");
         }
         for number in [131, 134] {
@@ -146,7 +146,7 @@ mod tests {
         for number in [83, 89] {
             assert_eq!(told(number, Ok(0)), Ok(1), "attribute {number}");
         }
-        for number in [1, 10, 16, 33, 41, 75, 76, 91, 95, 97, 99, 102, 113, 115, 120, 122, 127] {
+        for number in [1, 10, 16, 33, 41, 75, 76, 91, 95, 97, 99, 102, 103, 113, 115, 120, 122, 125, 127] {
             assert_eq!(told(number, Ok(17)), Ok(17), "attribute {number}");
         }
     }

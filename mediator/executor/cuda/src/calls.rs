@@ -7,6 +7,7 @@ pub(crate) mod copy_shape;
 pub(crate) mod event;
 pub(crate) mod graph;
 pub(crate) mod green;
+pub(crate) mod ipc;
 pub(crate) mod launch;
 pub(crate) mod library;
 pub(crate) mod link;
@@ -23,6 +24,5 @@ use cuda_api::calls;
 
 use crate::Cuda;
 
-// Devices are known since the session opened, and interoperation is refused as a family: neither chapter travels.
+// Devices are known since the session opened: the chapter does not travel.
 impl calls::device::Host for Cuda {}
-impl calls::interop::Host for Cuda {}

@@ -64,6 +64,43 @@ pub(crate) struct ResourceDesc {
     pub(crate) flags: u32,
 }
 
+/// CUipcMemHandle and CUipcEventHandle: the driver's own, which come from it or from another worker's.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct IpcHandle([u64; 8]);
+
+impl IpcHandle {
+    pub(crate) fn new(bytes: [u8; 64]) -> Self {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        IpcHandle(words)
+    }
+
+    pub(crate) fn bytes(self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            *to = word.to_ne_bytes();
+        }
+        bytes
+    }
+}
+
+/// CUhostFn, and a user object's destructor.
+pub(crate) type HostFunction = unsafe extern "C" fn(*mut c_void);
+/// CUDA_HOST_NODE_PARAMS.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct HostNodeParams {
+    pub(crate) function: Option<HostFunction>,
+    /// Data of the function's, as a number: nothing here follows it.
+    pub(crate) data: usize,
+}
+
+/// CUstreamCallback.
+pub(crate) type StreamCallback = unsafe extern "C" fn(Raw, u32, *mut c_void);
+
 macro_rules! driver {
     ($($kind:ident $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*];)+) => {
         /// The driver of this process.
@@ -210,6 +247,7 @@ driver! {
 
     safe cuMemAlloc_v2 [address: u64] (len: usize) [];
     raw cuMemFree_v2 [] (address: u64) [];
+    safe cuMemGetAddressRange_v2 [start: u64, len: usize] (address: u64) [];
     safe cuMemGetInfo_v2 [free: usize, total: usize] () [];
     raw cuMemHostRegister_v2 [] (address: *mut c_void, len: usize, flags: u32) [];
     raw cuMemHostUnregister [] (address: *mut c_void) [];
@@ -313,12 +351,23 @@ driver! {
     raw cuStreamGetAttribute [] (stream: Raw, attribute: u32, value: *mut AttributeValue) [];
     raw cuStreamSetAttribute [] (stream: Raw, attribute: u32, value: *const AttributeValue) [];
     safe cuStreamCopyAttributes [] (to: Raw, from: Raw) [];
+    raw cuLaunchHostFunc [] (stream: Raw, function: HostFunction, data: *mut c_void) [];
+    raw cuStreamAddCallback [] (stream: Raw, callback: StreamCallback, data: *mut c_void, flags: u32) [];
     safe cuStreamIsCapturing [] (stream: Raw) [status: u32];
     safe cuStreamBeginCapture_v2 [] (stream: Raw, mode: u32) [];
     safe cuStreamEndCapture [] (stream: Raw) [graph: Raw];
     safe cuStreamGetCaptureInfo_v3 [] (stream: Raw)
         [status: u32, id: u64, graph: Raw, dependencies: Raw, edges: Raw, count: usize];
     raw cuThreadExchangeStreamCaptureMode [] (mode: *mut u32) [];
+
+    raw cuMemExportToShareableHandle [] (file: *mut c_void, handle: u64, kind: u32, flags: u64) [];
+    raw cuMemImportFromShareableHandle [handle: u64] (file: *mut c_void, kind: u32) [];
+    raw cuMemGetAllocationPropertiesFromHandle [] (prop: *mut CUmemAllocationProp, handle: u64) [];
+    raw cuIpcGetMemHandle [handle: IpcHandle] (address: u64) [];
+    safe cuIpcOpenMemHandle_v2 [address: u64] (handle: IpcHandle, flags: u32) [];
+    raw cuIpcCloseMemHandle [] (address: u64) [];
+    safe cuIpcGetEventHandle [handle: IpcHandle] (event: Raw) [];
+    safe cuIpcOpenEventHandle [event: Raw] (handle: IpcHandle) [];
 
     safe cuEventCreate [event: Raw] (flags: u32) [];
     safe cuEventDestroy_v2 [] (event: Raw) [];
@@ -346,6 +395,17 @@ driver! {
     safe cuProfilerStart [] () [];
     safe cuProfilerStop [] () [];
 
+    raw cuUserObjectCreate [object: Raw]
+        (data: *mut c_void, destroy: HostFunction, count: u32, flags: u32) [];
+    safe cuUserObjectRetain [] (object: Raw, count: u32) [];
+    safe cuUserObjectRelease [] (object: Raw, count: u32) [];
+    safe cuGraphRetainUserObject [] (graph: Raw, object: Raw, count: u32, flags: u32) [];
+    safe cuGraphReleaseUserObject [] (graph: Raw, object: Raw, count: u32) [];
+    raw cuGraphAddHostNode [node: Raw]
+        (graph: Raw, dependencies: *const Raw, count: usize, params: *const HostNodeParams) [];
+    safe cuGraphHostNodeGetParams [] (node: Raw) [params: HostNodeParams];
+    raw cuGraphHostNodeSetParams [] (node: Raw, params: *const HostNodeParams) [];
+    raw cuGraphExecHostNodeSetParams [] (exec: Raw, node: Raw, params: *const HostNodeParams) [];
     safe cuGraphInstantiateWithFlags [exec: Raw] (graph: Raw, flags: u64) [];
     safe cuGraphLaunch [] (exec: Raw, stream: Raw) [];
     safe cuGraphExecDestroy [] (exec: Raw) [];

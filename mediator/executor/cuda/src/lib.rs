@@ -31,6 +31,7 @@
 //! | texture and surface objects | 262144 | objects |
 //! | links, green contexts, their descriptions | 256, 64, 4096 | objects |
 //! | multiprocessor resources that are remembered | 16384 | resources |
+//! | user objects | 65536 | objects |
 //! | graph nodes that were named to the guest | 1048576 | nodes |
 //! | nodes or dependencies in one reply | 4096 | nodes |
 
@@ -50,6 +51,7 @@ mod calls;
 mod context;
 mod dl;
 mod driver;
+mod host_functions;
 mod image;
 mod jit;
 mod lock;
@@ -61,11 +63,12 @@ mod ranges;
 mod session;
 mod table;
 mod thread;
+mod user_objects;
 mod views;
 
 pub use attributes::probe;
 pub use dl::{LoadError, preload};
-pub use session::{Config, Cuda, Staged};
+pub use session::{Config, Cuda, Services, Staged};
 pub use thread::Thread;
 
 /// Why there is no GPU to serve with.

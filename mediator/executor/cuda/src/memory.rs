@@ -24,6 +24,8 @@ const ACCESS_READ_WRITE: i32 = 3;
 pub(crate) enum Kind<B> {
     /// Device memory, in a context.
     Device { context: u32 },
+    /// Another process's device memory, opened in a context.
+    Imported { context: u32 },
     /// A variable of a module or library in a context, which goes with either.
     Variable { owner: Raw, context: u32 },
     /// Registered host memory, in a context.
@@ -224,6 +226,29 @@ impl<B> Memory<B> {
         }
     }
 
+    /// The device memory that an address lies in: start and length.
+    pub(crate) fn device_at(&self, address: u64) -> CuResult<(u64, u64)> {
+        match at(&read(&self.maps).extents, address, |e: &Extent<B>| e.len) {
+            Some((start, Extent { len, kind: Kind::Device { .. } })) => Ok((start, *len)),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
+    }
+
+    pub(crate) fn add_imported(&self, start: u64, len: u64, context: u32) -> CuResult<()> {
+        self.add(start, len, Kind::Imported { context })
+    }
+
+    pub(crate) fn remove_imported(&self, start: u64) -> CuResult<()> {
+        let mut maps = write(&self.maps);
+        match maps.extents.get(&start) {
+            Some(Extent { kind: Kind::Imported { .. }, .. }) => {
+                maps.extents.remove(&start);
+                Ok(())
+            }
+            _ => Err(CUresult::INVALID_VALUE),
+        }
+    }
+
     /// A context's device memory and variables are gone: how many bytes of the session's share that were.
     pub(crate) fn forget_context(&self, ended: u32) -> u64 {
         let mut bytes = 0u64;
@@ -232,7 +257,7 @@ impl<B> Memory<B> {
                 bytes = bytes.saturating_add(extent.len);
                 false
             }
-            Kind::Variable { context, .. } => context != ended,
+            Kind::Variable { context, .. } | Kind::Imported { context } => context != ended,
             _ => true,
         });
         bytes

@@ -27,6 +27,12 @@ impl Nodes {
         self.by_raw.insert(raw, name);
         Ok(name)
     }
+
+    /// The node with this name.
+    pub(crate) fn raw(&self, name: u64) -> CuResult<Raw> {
+        let found = self.by_raw.iter().find(|(_, known)| **known == name);
+        found.map(|(raw, _)| *raw).ok_or(CUresult::INVALID_VALUE)
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl Avoid {
         self.0.is_empty()
     }
 
+    /// The ranges, each whole blocks.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.0.iter()
+    }
+
     /// Anything of `[start, start + len)` lies in a block that is to be kept out of.
     pub(crate) fn meets(&self, start: u64, len: u64) -> bool {
         let end = start.saturating_add(len);

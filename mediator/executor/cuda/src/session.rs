@@ -8,9 +8,12 @@ use std::time::Duration;
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::output::DeviceOutput;
+use cuda_api::sharing::Sharing;
 use cuda_api::types::*;
 
 use crate::calls::green::Resources;
+use crate::calls::ipc::Ipc;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
 use crate::image::Images;
@@ -24,8 +27,9 @@ use crate::objects::{
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
 use crate::thread::Thread;
+use crate::user_objects::UserObject;
 use crate::views::Views;
-use crate::{Unavailable, attributes};
+use crate::{Unavailable, attributes, host_functions};
 
 /// Objects of a session.
 const STREAMS_MAX: usize = 4096;
@@ -49,6 +53,17 @@ pub struct Config {
 /// Hears how many bytes went through staging.
 pub type Staged = Box<dyn Fn(u64) + Send + Sync>;
 
+/// What the worker does for its executor.
+#[derive(Default)]
+pub struct Services {
+    /// Counts what goes through staging.
+    pub staged: Option<Staged>,
+    /// Through whom sessions share.
+    pub sharing: Option<Arc<dyn Sharing>>,
+    /// What the driver prints into this process.
+    pub output: Option<Arc<dyn DeviceOutput>>,
+}
+
 /// The executor of one session on the real driver.
 pub struct Cuda {
     pub(crate) driver: &'static Driver,
@@ -63,6 +78,7 @@ pub struct Cuda {
     pub(crate) kernels: Table<CUkernel, Function>,
     pub(crate) graphs: Table<CUgraph, Graph>,
     pub(crate) graph_execs: Table<CUgraphExec, GraphExec>,
+    pub(crate) user_objects: Table<CUuserObject, UserObject>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Allocation>,
     pub(crate) arrays: Table<CUarray, Array>,
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
@@ -79,6 +95,8 @@ pub struct Cuda {
     pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
     pub(crate) nodes: Mutex<Nodes>,
+    pub(crate) ipc: Ipc,
+    pub(crate) output: Option<Arc<dyn DeviceOutput>>,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -94,7 +112,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub fn new(config: Config, staged: Option<Staged>) -> Result<Self, Unavailable> {
+    pub fn new(config: Config, services: Services) -> Result<Self, Unavailable> {
         let (driver, info) = attributes::start(config)?;
         Ok(Cuda {
             driver,
@@ -109,6 +127,7 @@ impl Cuda {
             kernels: Table::new(FUNCTIONS_MAX),
             graphs: Table::new(GRAPHS_MAX),
             graph_execs: Table::new(GRAPHS_MAX),
+            user_objects: Table::new(GRAPHS_MAX),
             allocations: Table::new(ALLOCATIONS_MAX),
             arrays: Table::new(ARRAYS_MAX),
             mipmaps: Table::new(ARRAYS_MAX),
@@ -123,7 +142,9 @@ impl Cuda {
             used: Arc::default(),
             images: Mutex::default(),
             nodes: Mutex::default(),
-            staged,
+            ipc: Ipc::new(services.sharing),
+            output: services.output,
+            staged: services.staged,
             warned: Mutex::default(),
         })
     }
@@ -243,6 +264,7 @@ impl Cuda {
         drop(self.events.remove_if(|object| is(&object.context)));
         drop(self.streams.remove_if(|object| is(&object.context)));
         self.give_back(self.memory.forget_context(context.id));
+        self.ipc.forget_context(context.id, |start| self.memory.device_at(start).is_ok());
         context.end();
         if thread.context().is_ok_and(is) {
             // A lost device does not even let go of its context.
@@ -305,6 +327,10 @@ impl Executor for Cuda {
                 log::warn!("host memory that goes stays registered: {error}");
             }
         }
+    }
+
+    fn pause(&self, paused: bool) {
+        host_functions::functions().pause(paused);
     }
 
     fn quiesce(&self, limit: Duration) -> bool {

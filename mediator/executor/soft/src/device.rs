@@ -8,11 +8,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
+use cuda_api::host_functions::HostFunctions;
+use cuda_api::output::DeviceOutput;
 use cuda_api::types::CUresult;
 
 use crate::budget::{Budget, QUEUED_BYTES_MAX, TEXT_BYTES_MAX};
@@ -20,7 +22,7 @@ use crate::gate::{Gate, Mark, Passed};
 use crate::lock::{lock, wait};
 use crate::memory::Memory;
 use crate::streams::{Added, Point, StreamId, Streams};
-use crate::work::{WaitValue, Work};
+use crate::work::{HostCall, WaitValue, Work};
 use crate::{shape, transfer};
 
 /// Operations that run at once. Each may be a kernel that waits for another one; each kernel has threads of its own.
@@ -30,6 +32,9 @@ const POLL_SOON: Duration = Duration::from_micros(50);
 const POLL_LATE: Duration = Duration::from_micros(500);
 /// … which is after so many looks.
 const POLL_SOON_ROUNDS: u32 = 200;
+
+/// A wait for rest looks this often whether all that is left is in the guest's hands.
+const REST_LOOK: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Threads {
@@ -47,6 +52,10 @@ struct State {
 /// The device of a session.
 pub(crate) struct Device {
     pub(crate) memory: Memory,
+    /// Hears what kernels print.
+    pub(crate) output: OnceLock<Arc<dyn DeviceOutput>>,
+    /// Functions of the guest's that streams have come to.
+    pub(crate) functions: HostFunctions,
     /// Bytes of copies that wait.
     pub(crate) queued: Arc<Budget>,
     /// Bytes of loaded texts.
@@ -70,12 +79,7 @@ pub(crate) struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let (ready, idle) = {
-            let mut state = lock(&self.device.state);
-            state.streams.complete(self.stream);
-            (state.streams.ready(), state.idle)
-        };
-        self.device.staff(ready, idle);
+        self.device.complete(self.stream);
     }
 }
 
@@ -83,6 +87,8 @@ impl Device {
     pub(crate) fn new(memory: Memory, cores: usize) -> Arc<Self> {
         Arc::new(Device {
             memory,
+            output: OnceLock::new(),
+            functions: HostFunctions::default(),
             queued: Budget::new(QUEUED_BYTES_MAX),
             texts: Budget::new(TEXT_BYTES_MAX),
             cores,
@@ -93,6 +99,13 @@ impl Device {
             poll: Condvar::new(),
             threads: Mutex::default(),
         })
+    }
+
+    /// A kernel has printed.
+    pub(crate) fn print(&self, text: &[u8]) {
+        if let Some(output) = self.output.get() {
+            output.print(text);
+        }
     }
 
     /// The error that every call answers from now on, or 0.
@@ -127,7 +140,27 @@ impl Device {
             log::warn!("the session is lost: {error}");
         }
         self.cancel.store(true, Ordering::Release);
-        lock(&self.state).streams.poison();
+        let callbacks = lock(&self.state).streams.poison();
+        for token in callbacks {
+            self.functions.tell(token, self.lost());
+        }
+    }
+
+    /// An operation that another thread than a stream's has carried out is done.
+    fn complete(self: &Arc<Self>, stream: StreamId) {
+        let (ready, idle) = {
+            let mut state = lock(&self.state);
+            state.streams.complete(stream);
+            (state.streams.ready(), state.idle)
+        };
+        self.staff(ready, idle);
+    }
+
+    /// Hands a function to the guest; the stream goes on when the guest says that it is done.
+    fn hand_out(self: &Arc<Self>, stream: StreamId, call: HostCall) {
+        let device = self.clone();
+        let status = CUresult(self.sticky());
+        self.functions.ask(call.token, status, Box::new(move || device.complete(stream)));
     }
 
     /// Puts an operation into a stream, waiting for room where it is full.
@@ -252,6 +285,19 @@ impl Device {
         self.wait(&points, until)
     }
 
+    /// Waits until nothing runs and nothing will before the guest goes on. `false`: not by then.
+    pub(crate) fn wait_at_rest(&self, until: Option<Instant>) -> CuResult<bool> {
+        loop {
+            let soon = Instant::now().checked_add(REST_LOOK);
+            if self.wait_idle(None, soon)? || self.with_streams(|s| s.rests()) {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(false);
+            }
+        }
+    }
+
     /// What a stream's thread does.
     fn serve(self: Arc<Self>) {
         let mut state = lock(&self.state);
@@ -263,6 +309,11 @@ impl Device {
                 continue;
             };
             drop(state);
+            if let Work::Host(call) = work {
+                self.hand_out(stream, call);
+                state = lock(&self.state);
+                continue;
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.carry_out(work)));
             let later = match outcome {
                 Ok(Ok(later)) => later,
@@ -303,6 +354,8 @@ impl Device {
         let illegal = |_| CUresult::ILLEGAL_ADDRESS;
         match work {
             Work::Nothing | Work::Mark(_) | Work::Turn(_) => {}
+            // The guest carries it out (`Device::hand_out`); nothing else may take it for done.
+            Work::Host(_) => return Err(CUresult::UNKNOWN),
             Work::Kernel(launch) => launch.run(self)?,
             Work::CopyIn { to, bytes, hold: _hold } => {
                 // SAFETY: a private copy of exactly this length.
@@ -400,8 +453,9 @@ impl Device {
         {
             let mut state = lock(&self.state);
             state.stopping = true;
-            state.streams.poison();
+            let _ = state.streams.poison();
         }
+        self.functions.close();
         self.work.notify_all();
         self.poll.notify_all();
         let handles = std::mem::take(&mut lock(&self.threads).handles);

@@ -181,6 +181,7 @@ impl Launch {
             memory: &memory,
             workers: device.cores,
             cancel: &device.cancel,
+            print: &|text| device.print(text),
         };
         self.program.linked.launch(&config).map(|_| ()).map_err(|fault| {
             let result = result_of(&fault);

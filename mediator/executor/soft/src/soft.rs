@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::output::DeviceOutput;
 use cuda_api::types::*;
 
 use crate::attributes;
@@ -110,6 +111,14 @@ impl Soft {
             images: Mutex::default(),
             warned: Mutex::default(),
         })
+    }
+
+    /// Where kernels print.
+    #[must_use]
+    pub fn with_output(self, output: Arc<dyn DeviceOutput>) -> Self {
+        // Once, before anything runs.
+        let _ = self.device.output.set(output);
+        self
     }
 
     /// What the guest is told about the device; nothing is started for it.
@@ -248,8 +257,12 @@ impl Executor for Soft {
         });
     }
 
+    fn pause(&self, paused: bool) {
+        self.device.functions.pause(paused);
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
-        match self.device.wait_idle(None, Instant::now().checked_add(limit)) {
+        match self.device.wait_at_rest(Instant::now().checked_add(limit)) {
             Ok(idle) => idle,
             // A lost device: what still runs ends on its own.
             Err(_) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::gate::{Gate, Mark};
-use crate::work::Work;
+use crate::work::{HostCall, Work};
 
 /// Operations that wait in a stream; whoever adds one more waits for room, as with the real driver.
 pub(crate) const OUTSTANDING_MAX: usize = 1024;
@@ -49,6 +49,8 @@ enum Head {
     Behind,
     /// Waits for a word.
     Polled,
+    /// In the guest's hands.
+    Held,
 }
 
 struct Operation {
@@ -357,7 +359,8 @@ impl Streams {
                 continue;
             }
             let Some(operation) = queue.waiting.pop_front() else { continue };
-            queue.head = Head::Running;
+            let in_guest = matches!(operation.work, Work::Host(_));
+            queue.head = if in_guest { Head::Held } else { Head::Running };
             if queue.waiting.len() < OUTSTANDING_MAX {
                 queue.crowd.drain(..).for_each(|gate| gate.open());
             }
@@ -443,18 +446,28 @@ impl Streams {
         }
     }
 
-    /// Nothing works any more: waiting operations are dropped, whoever waits is told. Running ones still complete.
-    pub(crate) fn poison(&mut self) {
+    /// Nothing runs here, and nothing will before the guest has answered: all that is left stands behind its functions.
+    pub(crate) fn rests(&self) -> bool {
+        let rests = |q: &Queue| q.idle() || matches!(q.head, Head::Held | Head::Behind);
+        self.queues.values().any(|q| q.head == Head::Held) && self.queues.values().all(rests)
+    }
+
+    /// Nothing works any more: waiting operations are dropped, whoever waits is told. Running ones still complete. The
+    /// functions of the guest's that are to be told, too, come back.
+    pub(crate) fn poison(&mut self) -> Vec<u64> {
+        let mut callbacks = Vec::new();
         self.poisoned = true;
         self.ready.clear();
         self.polled.clear();
         for queue in self.queues.values_mut() {
             for operation in queue.waiting.drain(..) {
-                if let Work::Turn(gate) = &operation.work {
-                    gate.drop_it();
+                match operation.work {
+                    Work::Turn(gate) => gate.drop_it(),
+                    Work::Host(HostCall { token, is_callback: true }) => callbacks.push(token),
+                    _ => {}
                 }
             }
-            let running = u64::from(queue.head == Head::Running);
+            let running = u64::from(matches!(queue.head, Head::Running | Head::Held));
             queue.completed = queue.submitted.saturating_sub(running);
             if running == 0 {
                 queue.head = Head::Unseen;
@@ -463,6 +476,7 @@ impl Streams {
             queue.watchers.drain(..).for_each(|(_, gate)| gate.drop_it());
             queue.crowd.drain(..).for_each(|gate| gate.drop_it());
         }
+        callbacks
     }
 
     /// A mark that a stream reaches after all it has been given so far, where that is now.

@@ -17,6 +17,14 @@ pub(crate) struct WaitValue {
     pub(crate) until: Until,
 }
 
+/// A function of the guest's, by the guest's number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostCall {
+    pub(crate) token: u64,
+    /// It is called on a lost device as well, and told so.
+    pub(crate) is_callback: bool,
+}
+
 /// An operation.
 pub(crate) enum Work {
     /// Nothing by itself: what it waits for counts.
@@ -53,4 +61,6 @@ pub(crate) enum Work {
     WaitValue(WaitValue),
     /// Memory of a pool is the pool's again.
     Free { address: u64 },
+    /// A function of the guest's.
+    Host(HostCall),
 }

@@ -10,15 +10,8 @@ use crate::Cuda;
 use crate::objects::Event;
 use crate::thread::Thread;
 
-/// CU_EVENT_INTERPROCESS.
-const INTERPROCESS: u32 = 4;
-
 impl Host for Cuda {
     fn cuEventCreate(&self, thread: &mut Thread, event: CUevent, flags: u32) -> CuResult<()> {
-        if flags & INTERPROCESS != 0 {
-            self.warn_once("cuEventCreate: events between processes are not supported");
-            return Err(CUresult::NOT_SUPPORTED);
-        }
         let context = thread.owner()?.clone();
         self.events.check_free(event)?;
         let (raw,) = self.driver.cuEventCreate(flags)?;
@@ -26,6 +19,7 @@ impl Host for Cuda {
     }
 
     fn cuEventDestroy_v2(&self, _: &mut Thread, event: CUevent) -> CuResult<()> {
+        self.ipc.forget_event(event);
         self.events.remove(event).map(drop)
     }
 

@@ -17,12 +17,12 @@ use crate::thread::Thread;
 const MODE_LAST: u32 = 2;
 
 impl Cuda {
-    fn graph(&self, handle: CUgraph) -> CuResult<Arc<Graph>> {
+    pub(crate) fn graph(&self, handle: CUgraph) -> CuResult<Arc<Graph>> {
         let graph = self.graphs.get(handle)?;
         if graph.context.alive() { Ok(graph) } else { Err(CUresult::INVALID_VALUE) }
     }
 
-    fn graph_exec(&self, handle: CUgraphExec) -> CuResult<Arc<GraphExec>> {
+    pub(crate) fn graph_exec(&self, handle: CUgraphExec) -> CuResult<Arc<GraphExec>> {
         let exec = self.graph_execs.get(handle)?;
         if exec.context.alive() { Ok(exec) } else { Err(CUresult::INVALID_VALUE) }
     }
@@ -47,6 +47,74 @@ unsafe fn list<T: Copy>(at: Raw, count: usize) -> Vec<T> {
 }
 
 impl Host for Cuda {
+    fn cuGraphAddHostNode(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        dependencies: Vec<u64>,
+        token: u64,
+    ) -> CuResult<u64> {
+        self.add_host_node(graph, &dependencies, token)
+    }
+
+    fn cuGraphHostNodeGetParams(&self, _: &mut Thread, node: u64) -> CuResult<u64> {
+        self.host_node_function(node)
+    }
+
+    fn cuGraphHostNodeSetParams(&self, _: &mut Thread, node: u64, token: u64) -> CuResult<()> {
+        self.set_host_node(node, token)
+    }
+
+    fn cuGraphExecHostNodeSetParams(
+        &self,
+        _: &mut Thread,
+        exec: CUgraphExec,
+        node: u64,
+        token: u64,
+    ) -> CuResult<()> {
+        self.set_exec_host_node(exec, node, token)
+    }
+
+    fn cuUserObjectCreate(
+        &self,
+        _: &mut Thread,
+        object: CUuserObject,
+        token: u64,
+        count: u32,
+        flags: u32,
+    ) -> CuResult<()> {
+        self.create_user_object(object, token, count, flags)
+    }
+
+    fn cuUserObjectRetain(&self, _: &mut Thread, object: CUuserObject, count: u32) -> CuResult<()> {
+        self.user_objects.get(object)?.retain(count)
+    }
+
+    fn cuUserObjectRelease(&self, _: &mut Thread, object: CUuserObject, count: u32) -> CuResult<()> {
+        self.user_objects.get(object)?.release(count)
+    }
+
+    fn cuGraphRetainUserObject(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        object: CUuserObject,
+        count: u32,
+        flags: u32,
+    ) -> CuResult<()> {
+        self.user_objects.get(object)?.retain_in(&self.graph(graph)?, count, flags)
+    }
+
+    fn cuGraphReleaseUserObject(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        object: CUuserObject,
+        count: u32,
+    ) -> CuResult<()> {
+        self.user_objects.get(object)?.release_in(&self.graph(graph)?, count)
+    }
+
     fn cuStreamBeginCapture_v2(&self, _: &mut Thread, stream: CUstream, mode: u32) -> CuResult<()> {
         if mode > MODE_LAST {
             return Err(CUresult::INVALID_VALUE);

@@ -109,6 +109,7 @@ impl Host for Cuda {
             return self.free_pooled(dptr);
         }
         let len = self.memory.remove_device(dptr)?;
+        self.ipc.forget_memory(dptr);
         self.free(dptr)?;
         self.give_back(len);
         Ok(())

@@ -83,6 +83,10 @@ impl entry::Host for Cuda {
         self.driver.cuProfilerStop()
     }
 
+    fn vgpuTakeOutput(&self, _: &mut Thread) -> CuResult<(Vec<u8>, Vec<u8>)> {
+        Ok(self.output.as_ref().map(|output| output.take()).unwrap_or_default())
+    }
+
     fn vgpuImageData(
         &self,
         thread: &mut Thread,

@@ -192,6 +192,18 @@ impl Host for Cuda {
         unsafe { self.driver.cuStreamBatchMemOp_v2(stream.raw, count, params.as_mut_ptr(), flags) }
     }
 
+    fn cuLaunchHostFunc(&self, _: &mut Thread, stream: CUstream, token: u64) -> CuResult<bool> {
+        self.launch_host_function(stream, token)
+    }
+
+    fn cuStreamAddCallback(&self, _: &mut Thread, stream: CUstream, token: u64) -> CuResult<()> {
+        self.add_callback(stream, token)
+    }
+
+    fn vgpuNextHostFunction(&self, _: &mut Thread, done: u64) -> CuResult<(u64, u64, u32, bool)> {
+        Ok(self.next_host_function(done))
+    }
+
     word_operations! {
         cuStreamWriteValue32_v2: u32;
         cuStreamWriteValue64_v2: u64;

@@ -39,11 +39,10 @@ impl Cuda {
         Ok(())
     }
 
-    /// The properties for the driver. Memory that could be exported as a descriptor is made without that: exporting it is
-    /// refused by name (the table has no such row), and PyTorch asks for it whether it will export or not.
+    /// The properties for the driver.
     fn properties(&self, prop: &CUmemAllocationProp) -> CuResult<CUmemAllocationProp> {
         self.check_properties(prop)?;
-        Ok(CUmemAllocationProp { requested_handle_types: 0, ..*prop })
+        Ok(*prop)
     }
 }
 
@@ -93,7 +92,26 @@ impl Host for Cuda {
     }
 
     fn cuMemRelease(&self, _: &mut Thread, handle: CUmemGenericAllocationHandle) -> CuResult<()> {
-        self.allocations.remove(handle).map(drop)
+        let allocation = self.allocations.remove(handle)?;
+        self.ipc.forget_allocation(allocation.raw);
+        Ok(())
+    }
+
+    fn cuMemExportToShareableHandle(
+        &self,
+        _: &mut Thread,
+        handle: CUmemGenericAllocationHandle,
+    ) -> CuResult<CUipcHandle> {
+        self.export_allocation(&*self.allocations.get(handle)?)
+    }
+
+    fn cuMemImportFromShareableHandle(
+        &self,
+        _: &mut Thread,
+        handle: CUmemGenericAllocationHandle,
+        token: &CUipcHandle,
+    ) -> CuResult<CUdevice> {
+        self.import_allocation(handle, token)
     }
 
     fn cuMemMap(

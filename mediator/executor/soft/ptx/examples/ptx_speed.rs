@@ -74,6 +74,7 @@ fn main() {
                     memory: &memory,
                     workers,
                     cancel: &AtomicBool::new(false),
+                    print: &|_| {},
                 })
                 .expect("the launch succeeds");
             let seconds = began.elapsed().as_secs_f64();

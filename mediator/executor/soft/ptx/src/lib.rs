@@ -5,8 +5,8 @@
 //! addresses, [`LinkedModule::launch`] runs a kernel over host threads.
 //!
 //! What it is not: a compiler (nothing is optimised), a simulator (no timing, no caches) or a complete PTX. Textures,
-//! surfaces, tensor cores, clusters, indirect calls and device-side system calls (`vprintf`, `malloc`) are refused at
-//! load, by name and line.
+//! surfaces, tensor cores, clusters, indirect calls and device-side system calls (`malloc`, `__assertfail`; not
+//! `vprintf`) are refused at load, by name and line.
 //!
 //! # Invariants
 //! - The text is hostile. Nothing in it makes the parser panic, recurse without bound or allocate without bound.

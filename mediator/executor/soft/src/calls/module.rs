@@ -73,6 +73,10 @@ impl entry::Host for Soft {
         self.context(thread).map(|_| ())
     }
 
+    fn vgpuTakeOutput(&self, _: &mut Thread) -> CuResult<(Vec<u8>, Vec<u8>)> {
+        Ok(self.device.output.get().map(|output| output.take()).unwrap_or_default())
+    }
+
     fn vgpuImageData(
         &self,
         thread: &mut Thread,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cuda_api::CuResult;
 use cuda_api::calls::stream::Host;
 use cuda_api::host::{Access, Base};
+use cuda_api::host_functions::Next;
 use cuda_api::types::*;
 
 use crate::Soft;
@@ -12,7 +13,7 @@ use crate::calls::stream_attribute::Attributes;
 use crate::soft::{Stream, Thread};
 use crate::streams::Order;
 use crate::transfer::{Until, Word};
-use crate::work::{WaitValue, Work};
+use crate::work::{HostCall, WaitValue, Work};
 
 const NON_BLOCKING: u32 = 1;
 /// Operations of one call at most (CUDA Driver API, cuStreamBatchMemOp).
@@ -81,6 +82,11 @@ impl Soft {
         Self::check_write_flags(flags)?;
         aligned(address, word)?;
         self.device.run(stream, Work::WriteValue { address, word }, true)
+    }
+
+    fn host_call(&self, thread: &Thread, stream: CUstream, call: HostCall) -> CuResult<()> {
+        let (stream, _) = self.stream(thread, stream)?;
+        self.device.submit(stream, Work::Host(call), &[]).map(|_| ())
     }
 
     fn wait_value(
@@ -213,6 +219,20 @@ impl Host for Soft {
             }
         }
         Ok(())
+    }
+
+    fn cuLaunchHostFunc(&self, thread: &mut Thread, stream: CUstream, token: u64) -> CuResult<bool> {
+        self.host_call(thread, stream, HostCall { token, is_callback: false })?;
+        Ok(false)
+    }
+
+    fn cuStreamAddCallback(&self, thread: &mut Thread, stream: CUstream, token: u64) -> CuResult<()> {
+        self.host_call(thread, stream, HostCall { token, is_callback: true })
+    }
+
+    fn vgpuNextHostFunction(&self, _: &mut Thread, done: u64) -> CuResult<(u64, u64, u32, bool)> {
+        let Next { run, token, status, gone } = self.device.functions.next(done);
+        Ok((run, token, status, gone))
     }
 
     fn cuStreamWriteValue32_v2(

@@ -9,8 +9,9 @@ use crate::build::{Symbol, Symbols};
 use crate::error::LoadError;
 use crate::module::{Global, Kernel, Module};
 use crate::read::lex::{Lexer, Token};
-use crate::run::code::{CallSite, Function, Ins, NONE, Run};
+use crate::run::code::{CallSite, Function, Ins, NONE, Run, Slot};
 use crate::run::launch::MAX_SHARED;
+use crate::run::print;
 
 /// Static shared memory of a kernel in bytes, as ptxas caps it.
 const MAX_STATIC_SHARED: u32 = 48 << 10;
@@ -170,6 +171,13 @@ impl<'a> Reader<'a> {
         if let Some(name) = self.externs.first() {
             return Err(LoadError::UnresolvedExtern { name: (*name).to_owned() });
         }
+        if let Some(Symbol::Function(index)) = self.symbols.names.get("vprintf").copied() {
+            let takes_two_addresses = self.symbols.signatures[index as usize] == (vec![8, 8], vec![4]);
+            let function = &mut self.functions[index as usize];
+            if function.is_none() && takes_two_addresses {
+                *function = Some(printing());
+            }
+        }
         let called = self.functions.iter().flatten().flat_map(|f| &f.calls);
         if let Some(site) = called.into_iter().find(|c| self.functions[c.function as usize].is_none()) {
             let name = self.symbols.functions[site.function as usize].clone();
@@ -202,6 +210,18 @@ fn never_called(name: &str) -> Function {
         calls: Vec::<CallSite>::new(),
         tables: Vec::new(),
         shared: Vec::new(),
+    }
+}
+
+/// `vprintf`, which is not the module's own.
+fn printing() -> Function {
+    let code = |run| Ins { run, guard: NONE, r: [NONE, NONE, NONE, NONE, NONE, 0], imm: 0, line: 0 };
+    Function {
+        code: vec![code(Run::Access(print::print)), code(Run::Return)],
+        local_bytes: print::LOCAL_BYTES,
+        params: vec![Slot { offset: print::FORMAT, size: 8 }, Slot { offset: print::ARGUMENTS, size: 8 }],
+        results: vec![Slot { offset: print::RESULT, size: 4 }],
+        ..never_called("vprintf")
     }
 }
 

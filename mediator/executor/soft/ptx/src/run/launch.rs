@@ -45,6 +45,8 @@ pub struct LaunchConfig<'a> {
     pub workers: usize,
     /// Ends the launch soon after it becomes true.
     pub cancel: &'a AtomicBool,
+    /// Hears what threads print (`vprintf`), at the end of the launch at the latest.
+    pub print: &'a (dyn Fn(&[u8]) + Sync),
 }
 
 /// What a launch did.
@@ -203,6 +205,9 @@ impl Run<'_> {
                 break;
             }
             stats.blocks += 1;
+        }
+        if !port.printed.is_empty() {
+            (self.config.print)(&port.printed);
         }
         for warp in &warps {
             stats.warp_instructions += warp.steps;

@@ -155,6 +155,8 @@ pub(crate) struct Port<'a> {
     params: Bytes,
     /// Local memory of the warp that runs.
     pub(crate) local: LocalStack,
+    /// What threads have printed.
+    pub(crate) printed: Vec<u8>,
 }
 
 /// An access that was checked.
@@ -175,6 +177,7 @@ impl<'a> Port<'a> {
             shared: Bytes::zeroed(shared_bytes),
             params: Bytes::copied(params),
             local: LocalStack::default(),
+            printed: Vec::new(),
         }
     }
 

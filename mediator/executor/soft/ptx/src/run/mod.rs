@@ -6,6 +6,7 @@ pub(crate) mod code;
 pub(crate) mod lanes;
 pub(crate) mod launch;
 pub(crate) mod memory;
+pub(crate) mod print;
 pub(crate) mod round;
 pub(crate) mod together;
 pub(crate) mod warp;

@@ -31,6 +31,14 @@ fn vector_addition() {
 }
 
 #[test]
+fn threads_print() {
+    let mut d = Device::load("prints");
+    let p = d.upload(&[5i32, -6, 7]);
+    d.launch("chatty", 1, 3, args![p]);
+    assert_eq!(*d.printed.lock().expect("no panic"), b"5\n-6\n7\n");
+}
+
+#[test]
 fn saxpy_with_a_grid_stride() {
     both(|mut d| {
         let mut r = Random(2);

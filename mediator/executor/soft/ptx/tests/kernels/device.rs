@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use ptx::{Fault, GlobalMemory, LaunchConfig, LaunchStats, LinkedModule, Module, Range};
@@ -80,6 +81,8 @@ pub struct Device {
     pub module: LinkedModule,
     pub workers: usize,
     pub variables: HashMap<String, u64>,
+    /// What threads have printed.
+    pub printed: Mutex<Vec<u8>>,
 }
 
 /// One kernel argument.
@@ -126,7 +129,7 @@ impl Device {
             let bytes = module.initial_bytes(name).expect("has initial bytes");
             memory.write(*at, &bytes);
         }
-        Device { memory, module, workers: 2, variables }
+        Device { memory, module, workers: 2, variables, printed: Mutex::default() }
     }
 
     pub fn upload<T: Plain>(&mut self, v: &[T]) -> u64 {
@@ -174,6 +177,7 @@ impl Device {
             memory: &self.memory,
             workers: self.workers,
             cancel,
+            print: &|text| self.printed.lock().expect("no panic").extend_from_slice(text),
         })
     }
 
