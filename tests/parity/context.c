@@ -369,6 +369,7 @@ CASE(cuProfilerStart)
     R(cuProfilerStop());
 }
 
+static int calls;
 static void on_log(void *data, CUlogLevel level, char *message, size_t len)
 {
     (void)level;
@@ -383,10 +384,9 @@ CASE(cuLogsCurrent)
     CUlogsCallbackHandle handle = 0;
     char text[64];
     size_t size = sizeof text;
-    int calls = 0;
-    R(cuLogsCurrent(&at, 0));
     R(cuLogsCurrent(&at, 1));
     R(cuLogsCurrent(0, 0));
+    R(cuLogsCurrent(&at, 0));
     memset(text, 0xee, sizeof text);
     R(cuLogsDumpToMemory(&at, text, &size, 0));
     FACT("%zu bytes, ends with %d", size, text[0]);

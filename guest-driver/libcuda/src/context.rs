@@ -58,7 +58,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// The interface version that contexts report (cuCtxGetApiVersion), as driver 580 does for contexts made by current functions.
 const API_VERSION: u32 = 3020;
 /// The CUctx_flags that exist.
-pub const FLAGS_MASK: u32 = 0xff;
+const FLAGS_MASK: u32 = 0xff;
+/// CU_CTX_SCHED_MASK.
+const SCHED_MASK: u32 = 7;
 
 /// A device's primary context. The worker has retained it once while it is active, and not at all otherwise: who retains and
 /// releases it here is counted here.
@@ -296,12 +298,19 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     })())
 }
 
+/// The flags exist, and of the ways to wait (the low three bits) there is one at most.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE.
+pub fn check_flags(flags: u32) -> CuResult<()> {
+    let ways = (flags & SCHED_MASK).count_ones();
+    if flags & !FLAGS_MASK == 0 && ways <= 1 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
+
 /// cuDevicePrimaryCtxSetFlags.
 pub unsafe fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: u32) -> CUresult {
     finish((|| {
-        if flags & !FLAGS_MASK != 0 {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        check_flags(flags)?;
         primary(initialised()?, dev)?.flags.store(flags, Ordering::Relaxed);
         Ok(())
     })())
@@ -326,9 +335,7 @@ fn create(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
     not_null(pctx)?;
-    if flags & !FLAGS_MASK != 0 {
-        return Err(CUresult::INVALID_VALUE);
-    }
+    check_flags(flags)?;
     process.device(dev)?;
     let record = ContextRecord::new(dev, flags, false, CUgreenCtx::NULL);
     let ctx = CUcontext(process.objects.contexts.insert(record)?);

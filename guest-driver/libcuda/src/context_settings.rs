@@ -8,7 +8,7 @@ use cuda_api::guest::{finish, not_null};
 use cuda_api::types::CUcontext;
 use cuda_api::{CUresult, CuResult};
 
-use crate::context::{self, FLAGS_MASK};
+use crate::context;
 use crate::gate;
 use crate::process::initialised;
 
@@ -17,9 +17,7 @@ pub unsafe fn cuCtxSetFlags(flags: u32) -> CUresult {
     finish((|| {
         let process = initialised()?;
         let ctx = context::current()?;
-        if flags & !FLAGS_MASK != 0 {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        context::check_flags(flags)?;
         gate::call::<row::cuCtxSetFlags>((flags,))?;
         context::flags_of(process, ctx)?.store(flags);
         Ok(())

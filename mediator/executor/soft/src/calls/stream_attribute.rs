@@ -77,6 +77,13 @@ impl Soft {
             ACCESS_POLICY_WINDOW => {
                 let window = value.try_into().map_err(|_| CUresult::INVALID_VALUE)?;
                 let len = long(value, 8)?;
+                // CUaccessProperty: normal, streaming, persisting; what misses does not persist.
+                let [hit, miss] = [long(value, 16)?.wrapping_shr(32), long(value, 24)? & 0xffff_ffff];
+                let ratio =
+                    value.get(16..20).ok_or(CUresult::INVALID_VALUE).and_then(word).map(f32::from_bits)?;
+                if !(0.0..=1.0).contains(&ratio) || hit > 2 || miss > 1 {
+                    return Err(CUresult::INVALID_VALUE);
+                }
                 if len != 0 {
                     self.check_range(long(value, 0)?, len, Access::Read)?;
                 }
