@@ -13,13 +13,12 @@ use cuda_api::types::*;
 use crate::calls::green::Resources;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
+use crate::graphs::{Graph, GraphExec, Graphs};
 use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
-use crate::nodes::Nodes;
 use crate::objects::{
-    Allocation, Array, Event, Function, Graph, GraphExec, Green, Library, Link, Mipmap, Module, ResourceDesc,
-    Stream,
+    Allocation, Array, Event, Function, Green, Library, Link, Mipmap, Module, ResourceDesc, Stream,
 };
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
@@ -78,7 +77,8 @@ pub struct Cuda {
     /// Bytes of device memory that the session has.
     pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
-    pub(crate) nodes: Mutex<Nodes>,
+    /// Held while the driver edits a graph: it leaves that to its callers to keep apart.
+    pub(crate) graph_state: Mutex<Graphs>,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -122,7 +122,7 @@ impl Cuda {
             charges: Arc::default(),
             used: Arc::default(),
             images: Mutex::default(),
-            nodes: Mutex::default(),
+            graph_state: Mutex::default(),
             staged,
             warned: Mutex::default(),
         })
@@ -227,7 +227,7 @@ impl Cuda {
         // Out of the tables first, and destroyed while the context still is: what another thread holds on to is left to
         // the driver.
         drop(self.graph_execs.remove_if(|object| is(&object.context)));
-        drop(self.graphs.remove_if(|object| is(&object.context)));
+        self.forget_graphs(self.graphs.remove_if(|graph| graph.context.as_ref().is_some_and(is)));
         drop(self.functions.remove_if(|function| match &function.source {
             crate::objects::Source::Module(module) => is(&module.context),
             crate::objects::Source::Function(_, of) => is(of),
