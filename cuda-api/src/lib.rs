@@ -20,6 +20,7 @@
 #![deny(clippy::unwrap_used, clippy::panic)]
 
 pub mod calls;
+pub mod graph_node;
 pub mod guest;
 pub mod host;
 pub mod host_functions;

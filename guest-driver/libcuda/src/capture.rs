@@ -12,6 +12,7 @@ use cuda_api::types::{CUgraph, CUgraphExec, CUgraphExecUpdateResultInfo, CUgraph
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
+use crate::graph::{edge_data, nodes};
 use crate::process::initialised;
 use crate::thread;
 
@@ -46,16 +47,46 @@ pub unsafe fn cuStreamIsCapturing(stream: CUstream, status: *mut u32) -> CUresul
     })())
 }
 
+/// A capture begins, by `call`.
+fn begin(stream: CUstream, mode: u32, call: impl FnOnce() -> CuResult<()>) -> CuResult<()> {
+    check_stream(stream)?;
+    if mode > 2 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    CAPTURES.fetch_add(1, Ordering::AcqRel);
+    call().inspect_err(|_| {
+        CAPTURES.fetch_sub(1, Ordering::AcqRel);
+    })
+}
+
 /// cuStreamBeginCapture_v2.
 pub unsafe fn cuStreamBeginCapture_v2(stream: CUstream, mode: u32) -> CUresult {
+    finish(begin(stream, mode, || gate::call::<row::cuStreamBeginCapture_v2>((stream, mode))))
+}
+
+/// cuStreamBeginCapture: before CUDA 10.1 there was no other mode than GLOBAL.
+pub unsafe fn cuStreamBeginCapture(stream: CUstream) -> CUresult {
+    // SAFETY: numbers only.
+    unsafe { cuStreamBeginCapture_v2(stream, 0) }
+}
+
+/// cuStreamBeginCaptureToGraph.
+pub unsafe fn cuStreamBeginCaptureToGraph(
+    stream: CUstream,
+    graph: CUgraph,
+    dependencies: *const CUgraphNode,
+    edges: *const c_void,
+    count: usize,
+    mode: u32,
+) -> CUresult {
     finish((|| {
-        check_stream(stream)?;
-        if mode > 2 {
-            return Err(CUresult::INVALID_VALUE);
-        }
-        CAPTURES.fetch_add(1, Ordering::AcqRel);
-        gate::call::<row::cuStreamBeginCapture_v2>((stream, mode)).inspect_err(|_| {
-            CAPTURES.fetch_sub(1, Ordering::AcqRel);
+        let process = initialised()?;
+        process.alive()?;
+        process.objects.check(graph)?;
+        // SAFETY: CUDA's contract: arrays of `count`, the second one optional.
+        let (dependencies, edges) = unsafe { (nodes(dependencies, count)?, edge_data(edges, count)?) };
+        begin(stream, mode, || {
+            gate::call::<row::cuStreamBeginCaptureToGraph>((stream, graph, dependencies, edges, mode))
         })
     })())
 }
@@ -66,31 +97,97 @@ pub unsafe fn cuStreamEndCapture(stream: CUstream, to: *mut CUgraph) -> CUresult
         check_stream(stream)?;
         not_null(to)?;
         let process = initialised()?;
-        let graph: CUgraph =
+        let proposed: CUgraph =
             process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
-        let outcome = gate::call::<row::cuStreamEndCapture>((stream, graph));
+        let outcome = gate::call::<row::vgpuStreamEndCapture>((stream, proposed));
         // An invalidated capture has ended as well. After any other error it may go on (another thread's, another stream's): one
         // counted too many costs a question to the worker, one too few a wrong answer.
         if matches!(
             outcome,
-            Ok(()) | Err(CUresult::STREAM_CAPTURE_INVALIDATED | CUresult::STREAM_CAPTURE_UNJOINED)
+            Ok(_) | Err(CUresult::STREAM_CAPTURE_INVALIDATED | CUresult::STREAM_CAPTURE_UNJOINED)
         ) {
             let _ = CAPTURES.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
         }
-        if let Err(error) = outcome {
-            process.objects.remove_plain(graph);
-            // SAFETY: not NULL; room for a handle by CUDA's contract, which is NULL where the capture came to nothing.
-            unsafe { to.write(CUgraph::NULL) };
-            return Err(error);
+        if outcome != Ok(proposed) {
+            process.objects.remove_plain(proposed);
         }
-        // SAFETY: not NULL; room for a handle by CUDA's contract.
-        unsafe { to.write(graph) };
-        Ok(())
+        // SAFETY: not NULL; room for a handle by CUDA's contract, which is NULL where the capture came to nothing.
+        unsafe { to.write(*outcome.as_ref().unwrap_or(&CUgraph::NULL)) };
+        outcome.map(|_| ())
     })())
 }
 
-/// cuStreamGetCaptureInfo_v3. While nothing is captured, the answer is known here; the dependencies of a capture stay valid
-/// until the thread's next call, as with the driver.
+/// Where a capture's state is to be written; NULL: nowhere.
+struct CaptureOut {
+    status: *mut u32,
+    id: *mut u64,
+    graph: *mut CUgraph,
+    dependencies: *mut *const CUgraphNode,
+    edges: *mut *const c_void,
+    count: *mut usize,
+}
+
+/// A capture's state. While nothing is captured, the answer is known here; the dependencies of a capture stay valid until the
+/// thread's next call, as with the driver.
+///
+/// # Safety
+/// Each place is NULL or has room for its value.
+unsafe fn capture_info(stream: CUstream, out: &CaptureOut) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    check_stream(stream)?;
+    not_null(out.status)?;
+    if CAPTURES.load(Ordering::Acquire) == 0 {
+        // SAFETY: not NULL; room by this function's contract.
+        unsafe { out.status.write(CAPTURE_STATUS_NONE) };
+        return Ok(());
+    }
+    let (info, nodes, edges) = if out.graph.is_null() {
+        gate::call::<row::cuStreamGetCaptureInfo_v3>((stream,))?
+    } else {
+        let proposed: CUgraph =
+            process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
+        let outcome = gate::call::<row::vgpuStreamCaptureInfo>((stream, proposed));
+        if !matches!(&outcome, Ok((info, ..)) if info.graph == proposed.0) {
+            process.objects.remove_plain(proposed);
+        }
+        outcome?
+    };
+    if !out.dependencies.is_null() && out.edges.is_null() && edges.iter().any(|edge| *edge != 0) {
+        return Err(CUresult::LOSSY_QUERY);
+    }
+    let listed = nodes.len();
+    let (node_list, edge_list) = thread::with(|t| {
+        t.capture_lists = [nodes, edges];
+        (t.capture_lists[0].as_ptr(), t.capture_lists[1].as_ptr())
+    })
+    .ok_or(CUresult::NOT_PERMITTED)?;
+    // SAFETY: each is written only where the caller gave room for it.
+    unsafe {
+        out.status.write(info.status);
+        if info.status == CAPTURE_STATUS_NONE {
+            return Ok(());
+        }
+        if !out.id.is_null() {
+            out.id.write(info.id);
+        }
+        if !out.graph.is_null() {
+            out.graph.write(CUgraph(info.graph));
+        }
+        if !out.count.is_null() {
+            out.count.write(listed);
+        }
+        if !out.dependencies.is_null() {
+            out.dependencies.write(node_list.cast());
+        }
+        if !out.edges.is_null() {
+            out.edges.write(edge_list.cast());
+        }
+    }
+    Ok(())
+}
+
+/// cuStreamGetCaptureInfo_v3.
 pub unsafe fn cuStreamGetCaptureInfo_v3(
     stream: CUstream,
     status: *mut u32,
@@ -100,45 +197,71 @@ pub unsafe fn cuStreamGetCaptureInfo_v3(
     edges: *mut *const c_void,
     count: *mut usize,
 ) -> CUresult {
-    finish((|| {
-        check_stream(stream)?;
-        not_null(status)?;
-        if CAPTURES.load(Ordering::Acquire) == 0 {
-            // SAFETY: not NULL; room by CUDA's contract.
-            unsafe { status.write(CAPTURE_STATUS_NONE) };
-            return Ok(());
-        }
-        let (info, nodes, edge_data) = gate::call::<row::cuStreamGetCaptureInfo_v3>((stream,))?;
-        let listed = nodes.len();
-        let (node_list, edge_list) = thread::with(|t| {
-            t.capture_lists = [nodes, edge_data];
-            (t.capture_lists[0].as_ptr(), t.capture_lists[1].as_ptr())
-        })
-        .ok_or(CUresult::NOT_PERMITTED)?;
-        // SAFETY: each is written only where the caller gave room for it.
-        unsafe {
-            status.write(info.status);
-            if info.status == CAPTURE_STATUS_NONE {
-                return Ok(());
-            }
-            if !id.is_null() {
-                id.write(info.id);
-            }
-            if !graph.is_null() {
-                graph.write(CUgraph(info.graph));
-            }
-            if !count.is_null() {
-                count.write(listed);
-            }
-            if !dependencies.is_null() {
-                dependencies.write(node_list.cast());
-            }
-            if !edges.is_null() {
-                edges.write(edge_list.cast());
-            }
-        }
-        Ok(())
-    })())
+    let out = CaptureOut { status, id, graph, dependencies, edges, count };
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { capture_info(stream, &out) })
+}
+
+/// cuStreamGetCaptureInfo_v2.
+pub unsafe fn cuStreamGetCaptureInfo_v2(
+    stream: CUstream,
+    status: *mut u32,
+    id: *mut u64,
+    graph: *mut CUgraph,
+    dependencies: *mut *const CUgraphNode,
+    count: *mut usize,
+) -> CUresult {
+    let out = CaptureOut { status, id, graph, dependencies, edges: std::ptr::null_mut(), count };
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { capture_info(stream, &out) })
+}
+
+/// cuStreamGetCaptureInfo.
+pub unsafe fn cuStreamGetCaptureInfo(stream: CUstream, status: *mut u32, id: *mut u64) -> CUresult {
+    let (graph, dependencies) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let (edges, count) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let out = CaptureOut { status, id, graph, dependencies, edges, count };
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { capture_info(stream, &out) })
+}
+
+/// # Safety
+/// Arrays of `count`, the second one optional.
+unsafe fn update_dependencies(
+    stream: CUstream,
+    dependencies: *const CUgraphNode,
+    edges: *const c_void,
+    count: usize,
+    flags: u32,
+) -> CuResult<()> {
+    initialised()?.alive()?;
+    check_stream(stream)?;
+    // SAFETY: this function's contract is the callees'.
+    let (dependencies, edges) = unsafe { (nodes(dependencies, count)?, edge_data(edges, count)?) };
+    gate::call::<row::cuStreamUpdateCaptureDependencies_v2>((stream, dependencies, edges, flags))
+}
+
+/// cuStreamUpdateCaptureDependencies_v2.
+pub unsafe fn cuStreamUpdateCaptureDependencies_v2(
+    stream: CUstream,
+    dependencies: *mut CUgraphNode,
+    edges: *const c_void,
+    count: usize,
+    flags: u32,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { update_dependencies(stream, dependencies, edges, count, flags) })
+}
+
+/// cuStreamUpdateCaptureDependencies.
+pub unsafe fn cuStreamUpdateCaptureDependencies(
+    stream: CUstream,
+    dependencies: *mut CUgraphNode,
+    count: usize,
+    flags: u32,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { update_dependencies(stream, dependencies, std::ptr::null(), count, flags) })
 }
 
 /// cuThreadExchangeStreamCaptureMode.
@@ -187,9 +310,9 @@ pub unsafe fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *m
         if list.len() > room {
             return Err(CUresult::UNKNOWN);
         }
-        for (i, node) in list.iter().enumerate() {
-            // SAFETY: i < room, which the caller gave.
-            unsafe { nodes.add(i).write(CUgraphNode(*node)) };
+        for i in 0..room {
+            // SAFETY: i < room, which the caller gave; what the graph does not fill is NULL, as with the driver.
+            unsafe { nodes.add(i).write(CUgraphNode(list.get(i).copied().unwrap_or(0))) };
         }
         // SAFETY: not NULL.
         unsafe { count.write(if nodes.is_null() { total } else { list.len() }) };

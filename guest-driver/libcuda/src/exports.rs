@@ -146,6 +146,10 @@ mod custom {
     pub use crate::enumerate::*;
     pub use crate::export_table::cuGetExportTable;
     pub use crate::function::*;
+    pub use crate::graph::*;
+    pub use crate::graph_add::*;
+    pub use crate::graph_get::*;
+    pub use crate::graph_set::*;
     pub use crate::green::*;
     pub use crate::host_function::{cuLaunchHostFunc, cuStreamAddCallback};
     pub use crate::host_memory::*;

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuda_api::CuResult;
+use cuda_api::graph_node::{BatchNode, Copy3D, KernelNode, MemAllocNode, MemsetNode, NodeParams};
 use cuda_api::types::{
     CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY_SPARSE_PROPERTIES,
     CUDA_ARRAY3D_DESCRIPTOR, CUDA_MEMCPY3D, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC,
@@ -100,6 +101,15 @@ pub(crate) struct HostNodeParams {
 
 /// CUstreamCallback.
 pub(crate) type StreamCallback = unsafe extern "C" fn(Raw, u32, *mut c_void);
+
+/// CUDA_GRAPH_INSTANTIATE_PARAMS.
+#[repr(C)]
+pub(crate) struct InstantiateParams {
+    pub(crate) flags: u64,
+    pub(crate) upload_stream: Raw,
+    pub(crate) error_node: Raw,
+    pub(crate) result: u32,
+}
 
 macro_rules! driver {
     ($($kind:ident $name:ident [$($o:ident: $ot:ty),*] ($($i:ident: $it:ty),*) [$($l:ident: $lt:ty),*];)+) => {
@@ -412,6 +422,78 @@ driver! {
     safe cuGraphDestroy [] (graph: Raw) [];
     raw cuGraphExecUpdate_v2 [] (exec: Raw, graph: Raw, info: *mut CUgraphExecUpdateResultInfo) [];
     raw cuGraphGetNodes [] (graph: Raw, nodes: *mut Raw, count: *mut usize) [];
+
+    raw cuStreamBeginCaptureToGraph []
+        (stream: Raw, graph: Raw, dependencies: *const Raw, edges: *const u64, count: usize, mode: u32) [];
+    raw cuStreamUpdateCaptureDependencies_v2 []
+        (stream: Raw, dependencies: *mut Raw, edges: *const u64, count: usize, flags: u32) [];
+    safe cuGraphCreate [graph: Raw] (flags: u32) [];
+    safe cuGraphClone [clone: Raw] (graph: Raw) [];
+    safe cuGraphNodeFindInClone [node: Raw] (original: Raw, clone: Raw) [];
+    safe cuGraphDestroyNode [] (node: Raw) [];
+    safe cuGraphNodeGetType [] (node: Raw) [kind: u32];
+    safe cuGraphNodeGetEnabled [] (exec: Raw, node: Raw) [enabled: u32];
+    safe cuGraphNodeSetEnabled [] (exec: Raw, node: Raw, enabled: u32) [];
+    safe cuGraphExecGetFlags [] (exec: Raw) [flags: u64];
+    safe cuGraphUpload [] (exec: Raw, stream: Raw) [];
+    raw cuGraphInstantiateWithParams [exec: Raw] (graph: Raw, params: *mut InstantiateParams) [];
+    raw cuGraphInstantiate_v2 [exec: Raw] (graph: Raw, node: *mut Raw, log: *mut c_char, size: usize) [];
+    safe cuGraphKernelNodeCopyAttributes [] (to: Raw, from: Raw) [];
+    safe cuGraphKernelNodeGetAttribute [] (node: Raw, attribute: u32) [value: [u64; 8]];
+    raw cuGraphKernelNodeSetAttribute [] (node: Raw, attribute: u32, value: *const [u64; 8]) [];
+    raw cuGraphAddDependencies_v2 []
+        (graph: Raw, from: *const Raw, to: *const Raw, edges: *const u64, count: usize) [];
+    raw cuGraphRemoveDependencies_v2 []
+        (graph: Raw, from: *const Raw, to: *const Raw, edges: *const u64, count: usize) [];
+    raw cuGraphGetRootNodes [] (graph: Raw, nodes: *mut Raw, count: *mut usize) [];
+    raw cuGraphGetEdges_v2 []
+        (graph: Raw, from: *mut Raw, to: *mut Raw, edges: *mut u64, count: *mut usize) [];
+    raw cuGraphNodeGetDependencies_v2 [] (node: Raw, nodes: *mut Raw, edges: *mut u64, count: *mut usize) [];
+    raw cuGraphNodeGetDependentNodes_v2 [] (node: Raw, nodes: *mut Raw, edges: *mut u64, count: *mut usize) [];
+
+    raw cuGraphAddNode_v2 [node: Raw]
+        (graph: Raw, after: *const Raw, edges: *const u64, count: usize, params: *mut NodeParams) [];
+    raw cuGraphAddEmptyNode [node: Raw] (graph: Raw, after: *const Raw, count: usize) [];
+    raw cuGraphAddKernelNode_v2 [node: Raw]
+        (graph: Raw, after: *const Raw, count: usize, params: *const KernelNode) [];
+    raw cuGraphAddMemcpyNode [node: Raw]
+        (graph: Raw, after: *const Raw, count: usize, copy: *const Copy3D, context: Raw) [];
+    raw cuGraphAddMemsetNode [node: Raw]
+        (graph: Raw, after: *const Raw, count: usize, params: *const MemsetNode, context: Raw) [];
+    raw cuGraphAddChildGraphNode [node: Raw] (graph: Raw, after: *const Raw, count: usize, child: Raw) [];
+    raw cuGraphAddEventRecordNode [node: Raw] (graph: Raw, after: *const Raw, count: usize, event: Raw) [];
+    raw cuGraphAddEventWaitNode [node: Raw] (graph: Raw, after: *const Raw, count: usize, event: Raw) [];
+    raw cuGraphAddMemAllocNode [node: Raw]
+        (graph: Raw, after: *const Raw, count: usize, params: *mut MemAllocNode) [];
+    raw cuGraphAddMemFreeNode [node: Raw] (graph: Raw, after: *const Raw, count: usize, address: u64) [];
+    raw cuGraphAddBatchMemOpNode [node: Raw]
+        (graph: Raw, after: *const Raw, count: usize, params: *const BatchNode) [];
+    raw cuGraphNodeSetParams [] (node: Raw, params: *mut NodeParams) [];
+    raw cuGraphKernelNodeSetParams_v2 [] (node: Raw, params: *const KernelNode) [];
+    raw cuGraphMemcpyNodeSetParams [] (node: Raw, copy: *const Copy3D) [];
+    raw cuGraphMemsetNodeSetParams [] (node: Raw, params: *const MemsetNode) [];
+    safe cuGraphEventRecordNodeSetEvent [] (node: Raw, event: Raw) [];
+    safe cuGraphEventWaitNodeSetEvent [] (node: Raw, event: Raw) [];
+    raw cuGraphBatchMemOpNodeSetParams [] (node: Raw, params: *const BatchNode) [];
+    raw cuGraphExecNodeSetParams [] (exec: Raw, node: Raw, params: *mut NodeParams) [];
+    raw cuGraphExecKernelNodeSetParams_v2 [] (exec: Raw, node: Raw, params: *const KernelNode) [];
+    raw cuGraphExecMemcpyNodeSetParams [] (exec: Raw, node: Raw, copy: *const Copy3D, context: Raw) [];
+    raw cuGraphExecMemsetNodeSetParams [] (exec: Raw, node: Raw, params: *const MemsetNode, context: Raw) [];
+    safe cuGraphExecChildGraphNodeSetParams [] (exec: Raw, node: Raw, child: Raw) [];
+    safe cuGraphExecEventRecordNodeSetEvent [] (exec: Raw, node: Raw, event: Raw) [];
+    safe cuGraphExecEventWaitNodeSetEvent [] (exec: Raw, node: Raw, event: Raw) [];
+    raw cuGraphExecBatchMemOpNodeSetParams [] (exec: Raw, node: Raw, params: *const BatchNode) [];
+    safe cuGraphKernelNodeGetParams_v2 [] (node: Raw) [params: KernelNode];
+    safe cuGraphMemcpyNodeGetParams [] (node: Raw) [copy: Copy3D];
+    safe cuGraphMemsetNodeGetParams [] (node: Raw) [params: MemsetNode];
+    safe cuGraphEventRecordNodeGetEvent [] (node: Raw) [event: Raw];
+    safe cuGraphEventWaitNodeGetEvent [] (node: Raw) [event: Raw];
+    safe cuGraphMemAllocNodeGetParams [] (node: Raw) [params: MemAllocNode];
+    safe cuGraphMemFreeNodeGetParams [] (node: Raw) [address: u64];
+    safe cuGraphBatchMemOpNodeGetParams [] (node: Raw) [params: BatchNode];
+    safe cuGraphChildGraphNodeGetGraph [] (node: Raw) [graph: Raw];
+    safe cuGraphConditionalHandleCreate [handle: u64] (graph: Raw, context: Raw, value: u32, flags: u32) [];
+    raw cuDeviceSetGraphMemAttribute [] (device: i32, attribute: u32, value: *mut u64) [];
 
     raw cuTensorMapEncodeTiled []
         (map: *mut CUtensorMap, data_type: u32, rank: u32, address: *mut c_void, global_dim: *const u64,

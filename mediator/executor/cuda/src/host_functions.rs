@@ -8,11 +8,13 @@ use std::ffi::c_void;
 use std::sync::{Arc, LazyLock};
 
 use cuda_api::CuResult;
+use cuda_api::graph_node::kind;
 use cuda_api::host_functions::{HostFunctions, Next};
 use cuda_api::types::*;
 
 use crate::Cuda;
 use crate::driver::{HostNodeParams, Raw};
+use crate::graphs::Graphs;
 use crate::lock::lock;
 use crate::user_objects::UserObject;
 
@@ -92,37 +94,47 @@ impl Cuda {
         unsafe { self.driver.cuStreamAddCallback(stream.raw, call_back, data_of(token), 0) }
     }
 
-    fn raw_nodes(&self, names: &[u64]) -> CuResult<Vec<Raw>> {
-        let nodes = lock(&self.nodes);
-        names.iter().map(|name| nodes.raw(*name)).collect()
-    }
-
     pub(crate) fn add_host_node(&self, graph: CUgraph, dependencies: &[u64], token: u64) -> CuResult<u64> {
+        let mut graphs = lock(&self.graph_state);
         let graph = self.graph(graph)?;
-        let dependencies = self.raw_nodes(dependencies)?;
-        let (at, count) = (dependencies.as_ptr(), dependencies.len());
+        let after = graphs.raws(dependencies, graph.raw)?;
+        let (at, count) = (after.as_ptr(), after.len());
         let params = params_of(token);
-        // SAFETY: nodes of the session's, as many as are counted, and parameters in a local.
+        // SAFETY: nodes of the graph, as many as are counted, and parameters in a local.
         let (node,) = unsafe { self.driver.cuGraphAddHostNode(graph.raw, at, count, &raw const params) }?;
         self.tie(graph.raw, token);
-        lock(&self.nodes).name(node)
+        graphs.name(node, graph.raw).inspect_err(|_| {
+            // What cannot be named is not kept: the guest sees nothing of it.
+            let _ = self.driver.cuGraphDestroyNode(node);
+        })
+    }
+
+    /// Only a host node has a host function.
+    fn host_node(&self, graphs: &Graphs, node: u64) -> CuResult<Raw> {
+        let (node, _) = self.node(graphs, CUgraphNode(node))?;
+        match self.driver.cuGraphNodeGetType(node)? {
+            (kind::HOST,) => Ok(node),
+            _ => Err(CUresult::INVALID_VALUE),
+        }
     }
 
     pub(crate) fn host_node_function(&self, node: u64) -> CuResult<u64> {
-        let node = lock(&self.nodes).raw(node)?;
-        let (params,) = self.driver.cuGraphHostNodeGetParams(node)?;
+        let graphs = lock(&self.graph_state);
+        let (params,) = self.driver.cuGraphHostNodeGetParams(self.host_node(&graphs, node)?)?;
         Ok(params.data as u64)
     }
 
     pub(crate) fn set_host_node(&self, node: u64, token: u64) -> CuResult<()> {
-        let node = lock(&self.nodes).raw(node)?;
+        let graphs = lock(&self.graph_state);
+        let node = self.host_node(&graphs, node)?;
         let params = params_of(token);
         // SAFETY: parameters in a local.
         unsafe { self.driver.cuGraphHostNodeSetParams(node, &raw const params) }
     }
 
     pub(crate) fn set_exec_host_node(&self, exec: CUgraphExec, node: u64, token: u64) -> CuResult<()> {
-        let (exec, node) = (self.graph_exec(exec)?, lock(&self.nodes).raw(node)?);
+        let graphs = lock(&self.graph_state);
+        let (exec, node) = (self.graph_exec(exec)?, self.host_node(&graphs, node)?);
         let params = params_of(token);
         // SAFETY: parameters in a local.
         unsafe { self.driver.cuGraphExecHostNodeSetParams(exec.raw, node, &raw const params) }

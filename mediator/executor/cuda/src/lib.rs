@@ -15,6 +15,8 @@
 //!   can only hit what its own session's worker has there since.
 //! - Images are checked for their extent before the driver reads them: it trusts their headers.
 //! - Options and structures with addresses or handles in them are translated or refused; none is passed on as it came.
+//! - The driver does not keep callers apart that edit a graph: one lock does (`graph_state`). Graphs and nodes are named as long
+//!   as they are there, and what nodes use stays as long as they do.
 //! - After a sticky error every call answers it; the process is of no use to CUDA any more.
 //! - Host threads of rings run in RELAXED capture mode: a thread's own mode does not travel, and a guest thread that asked
 //!   for RELAXED must be able to allocate during a capture. Laxer than the driver: a call that GLOBAL would refuse is done.
@@ -32,8 +34,8 @@
 //! | links, green contexts, their descriptions | 256, 64, 4096 | objects |
 //! | multiprocessor resources that are remembered | 16384 | resources |
 //! | user objects | 65536 | objects |
-//! | graph nodes that were named to the guest | 1048576 | nodes |
-//! | nodes or dependencies in one reply | 4096 | nodes |
+//! | graph nodes that are named to the guest | 524288 | nodes |
+//! | nodes, a capture's dependencies, entries of a list in one reply | 4096, 2048, 1024 | nodes |
 
 #![cfg_attr(
     not(test),
@@ -51,12 +53,13 @@ mod calls;
 mod context;
 mod dl;
 mod driver;
+mod graph_params;
+mod graphs;
 mod host_functions;
 mod image;
 mod jit;
 mod lock;
 mod memory;
-mod nodes;
 mod objects;
 mod pools;
 mod ranges;

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::driver::{Driver, Raw};
 
 /// Destroys a handle. After a sticky error the driver refuses even that, and nothing is left to destroy.
-fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
+pub(crate) fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
     if context.alive() && context.driver.sticky() == 0 {
         // A green context may be current in one thread only; its primary context does as well.
         let context = context.owner.as_ref().map_or(context, |owner| owner);
@@ -39,10 +39,6 @@ macro_rules! context_objects {
 context_objects! {
     /// An event.
     Event by cuEventDestroy_v2;
-    /// A graph, in the context in which its capture ended.
-    Graph by cuGraphDestroy;
-    /// An executable graph.
-    GraphExec by cuGraphExecDestroy;
 }
 
 /// Images that are being linked. What is done with it is done by one call at a time, as CUDA wants it.

@@ -16,13 +16,12 @@ use crate::calls::green::Resources;
 use crate::calls::ipc::Ipc;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
+use crate::graphs::{Graph, GraphExec, Graphs};
 use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::memory::Memory;
-use crate::nodes::Nodes;
 use crate::objects::{
-    Allocation, Array, Event, Function, Graph, GraphExec, Green, Library, Link, Mipmap, Module, ResourceDesc,
-    Stream,
+    Allocation, Array, Event, Function, Green, Library, Link, Mipmap, Module, ResourceDesc, Stream,
 };
 use crate::pools::{Charges, Pool};
 use crate::table::Table;
@@ -94,9 +93,10 @@ pub struct Cuda {
     /// Bytes of device memory that the session has.
     pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
-    pub(crate) nodes: Mutex<Nodes>,
     pub(crate) ipc: Ipc,
     pub(crate) output: Option<Arc<dyn DeviceOutput>>,
+    /// Held while the driver edits a graph: it leaves that to its callers to keep apart.
+    pub(crate) graph_state: Mutex<Graphs>,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -141,7 +141,7 @@ impl Cuda {
             charges: Arc::default(),
             used: Arc::default(),
             images: Mutex::default(),
-            nodes: Mutex::default(),
+            graph_state: Mutex::default(),
             ipc: Ipc::new(services.sharing),
             output: services.output,
             staged: services.staged,
@@ -248,7 +248,7 @@ impl Cuda {
         // Out of the tables first, and destroyed while the context still is: what another thread holds on to is left to
         // the driver.
         drop(self.graph_execs.remove_if(|object| is(&object.context)));
-        drop(self.graphs.remove_if(|object| is(&object.context)));
+        self.forget_graphs(self.graphs.remove_if(|graph| graph.context.as_ref().is_some_and(is)));
         drop(self.functions.remove_if(|function| match &function.source {
             crate::objects::Source::Module(module) => is(&module.context),
             crate::objects::Source::Function(_, of) => is(of),

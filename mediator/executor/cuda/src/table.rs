@@ -48,6 +48,13 @@ impl<H: Handle, T> Table<H, T> {
         read(&self.objects).get(&handle.raw()).cloned().ok_or(H::INVALID)
     }
 
+    /// Some object that the condition finds, and its handle.
+    pub(crate) fn find(&self, condition: impl Fn(&T) -> bool) -> Option<(H, Arc<T>)> {
+        let objects = read(&self.objects);
+        let (handle, object) = objects.iter().find(|(_, object)| condition(object))?;
+        Some((H::from_raw(*handle), object.clone()))
+    }
+
     pub(crate) fn remove(&self, handle: H) -> CuResult<Arc<T>> {
         write(&self.objects).remove(&handle.raw()).ok_or(H::INVALID)
     }
@@ -89,6 +96,8 @@ mod tests {
         table.add(handle(2), Arc::new(2)).unwrap();
         assert_eq!(table.add(handle(3), Arc::new(3)), Err(CUresult::OUT_OF_MEMORY));
         assert_eq!(*table.get(handle(2)).unwrap(), 2);
+        assert_eq!(table.find(|n| *n == 2).map(|(h, n)| (h, *n)), Some((handle(2), 2)));
+        assert!(table.find(|n| *n == 3).is_none());
         assert_eq!(table.remove_if(|n| *n == 2).len(), 1);
         assert_eq!(table.get(handle(2)).unwrap_err(), CUresult::INVALID_HANDLE);
         assert_eq!(*table.remove(handle(1)).unwrap(), 1);

@@ -10,8 +10,8 @@ use cuda_api::CuResult;
 use cuda_api::types::CUresult;
 
 use crate::driver::{Driver, Raw};
+use crate::graphs::Graph;
 use crate::lock::lock;
-use crate::objects::Graph;
 
 /// CU_GRAPH_USER_OBJECT_MOVE.
 const MOVE: u32 = 1;

@@ -1,49 +1,25 @@
-//! Capture, and the graphs that it makes.
+//! Graphs: capture, graphs by hand, and what becomes of them. The longer methods are in `graph/`.
 
-use std::sync::Arc;
+mod capture;
+mod edit;
+mod exec;
+mod list;
 
 use cuda_api::CuResult;
 use cuda_api::calls::graph::Host;
 use cuda_api::types::*;
-use cuda_api::wire::REPLY_ITEMS_MAX;
 
 use crate::Cuda;
-use crate::driver::Raw;
-use crate::lock::lock;
-use crate::objects::{Graph, GraphExec};
 use crate::thread::Thread;
 
-/// The highest CUstreamCaptureMode.
-const MODE_LAST: u32 = 2;
-
-impl Cuda {
-    pub(crate) fn graph(&self, handle: CUgraph) -> CuResult<Arc<Graph>> {
-        let graph = self.graphs.get(handle)?;
-        if graph.context.alive() { Ok(graph) } else { Err(CUresult::INVALID_VALUE) }
-    }
-
-    pub(crate) fn graph_exec(&self, handle: CUgraphExec) -> CuResult<Arc<GraphExec>> {
-        let exec = self.graph_execs.get(handle)?;
-        if exec.context.alive() { Ok(exec) } else { Err(CUresult::INVALID_VALUE) }
-    }
-
-    fn names(&self, nodes: &[Raw]) -> CuResult<Vec<u64>> {
-        let mut names = lock(&self.nodes);
-        nodes.iter().map(|raw| names.name(*raw)).collect()
-    }
+/// The guest's words about edges are none, or one for each.
+fn check_edges(edges: &[u64], count: usize) -> CuResult<()> {
+    if edges.is_empty() || edges.len() == count { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
 }
 
-/// A copy of a list that the driver keeps.
-///
-/// # Safety
-/// `at` is 0 or the address of `count` words.
-unsafe fn list<T: Copy>(at: Raw, count: usize) -> Vec<T> {
-    if at == 0 {
-        return Vec::new();
-    }
-    let from: *const T = std::ptr::with_exposed_provenance(at);
-    // SAFETY: `count` elements by this function's contract.
-    unsafe { std::slice::from_raw_parts(from, count) }.to_vec()
+/// What the driver takes for edges' data: NULL where there is none.
+fn edges_at(edges: &[u64]) -> *const u64 {
+    if edges.is_empty() { std::ptr::null() } else { edges.as_ptr() }
 }
 
 impl Host for Cuda {
@@ -116,37 +92,60 @@ impl Host for Cuda {
     }
 
     fn cuStreamBeginCapture_v2(&self, _: &mut Thread, stream: CUstream, mode: u32) -> CuResult<()> {
-        if mode > MODE_LAST {
-            return Err(CUresult::INVALID_VALUE);
-        }
-        self.driver.cuStreamBeginCapture_v2(self.stream(stream)?.raw, mode)
+        self.begin_capture(stream, mode)
+    }
+
+    fn cuStreamBeginCaptureToGraph(
+        &self,
+        _: &mut Thread,
+        stream: CUstream,
+        graph: CUgraph,
+        dependencies: Vec<u64>,
+        edges: Vec<u64>,
+        mode: u32,
+    ) -> CuResult<()> {
+        self.begin_capture_to_graph(stream, graph, &dependencies, &edges, mode)
     }
 
     fn cuStreamEndCapture(&self, thread: &mut Thread, stream: CUstream, graph: CUgraph) -> CuResult<()> {
-        let context = thread.context()?.clone();
-        self.graphs.check_free(graph)?;
-        let (raw,) = self.driver.cuStreamEndCapture(self.stream(stream)?.raw)?;
-        self.graphs.add(graph, Arc::new(Graph { raw, context }))
+        self.end_capture(thread, stream, graph).map(|_| ())
+    }
+
+    fn vgpuStreamEndCapture(
+        &self,
+        thread: &mut Thread,
+        stream: CUstream,
+        graph: CUgraph,
+    ) -> CuResult<CUgraph> {
+        self.end_capture(thread, stream, graph)
     }
 
     fn cuStreamGetCaptureInfo_v3(
         &self,
-        _: &mut Thread,
+        thread: &mut Thread,
         stream: CUstream,
     ) -> CuResult<(CaptureInfo, Vec<u64>, Vec<u64>)> {
-        let stream = self.stream(stream)?;
-        let (status, id, _, dependencies, edges, count) =
-            self.driver.cuStreamGetCaptureInfo_v3(stream.raw)?;
-        // The graph that is being made has no name in the guest until the capture ends.
-        let info = CaptureInfo { id, graph: 0, status, reserved: 0 };
-        if count > REPLY_ITEMS_MAX {
-            self.warn_once(&format!("cuStreamGetCaptureInfo: {count} dependencies are too many for a reply"));
-            return Err(CUresult::NOT_SUPPORTED);
-        }
-        // SAFETY: lists of `count` that the driver keeps until the stream's next call, which is this thread's to make:
-        // other threads of the guest do not share a capturing stream. CUgraphEdgeData is 8 bytes of numbers.
-        let (nodes, edges) = unsafe { (list::<Raw>(dependencies, count), list::<u64>(edges, count)) };
-        Ok((info, self.names(&nodes)?, edges))
+        self.capture_info(thread, stream, None)
+    }
+
+    fn vgpuStreamCaptureInfo(
+        &self,
+        thread: &mut Thread,
+        stream: CUstream,
+        graph: CUgraph,
+    ) -> CuResult<(CaptureInfo, Vec<u64>, Vec<u64>)> {
+        self.capture_info(thread, stream, Some(graph))
+    }
+
+    fn cuStreamUpdateCaptureDependencies_v2(
+        &self,
+        _: &mut Thread,
+        stream: CUstream,
+        dependencies: Vec<u64>,
+        edges: Vec<u64>,
+        flags: u32,
+    ) -> CuResult<()> {
+        self.update_capture_dependencies(stream, &dependencies, &edges, flags)
     }
 
     fn cuGraphInstantiateWithFlags(
@@ -156,24 +155,48 @@ impl Host for Cuda {
         graph: CUgraph,
         flags: u64,
     ) -> CuResult<()> {
-        let context = thread.context()?.clone();
-        let graph = self.graph(graph)?;
-        self.graph_execs.check_free(exec)?;
-        let (raw,) = self.driver.cuGraphInstantiateWithFlags(graph.raw, flags)?;
-        self.graph_execs.add(exec, Arc::new(GraphExec { raw, context }))
+        self.instantiate(thread, exec, graph, flags)
+    }
+
+    fn cuGraphInstantiateWithParams(
+        &self,
+        thread: &mut Thread,
+        exec: CUgraphExec,
+        graph: CUgraph,
+        flags: u64,
+        stream: CUstream,
+    ) -> CuResult<(u32, u32, CUgraphNode)> {
+        self.instantiate_with_params(thread, exec, graph, flags, stream)
+    }
+
+    fn cuGraphInstantiate_v2(
+        &self,
+        thread: &mut Thread,
+        exec: CUgraphExec,
+        graph: CUgraph,
+        room: usize,
+    ) -> CuResult<(u32, CUgraphNode, Vec<u8>)> {
+        self.instantiate_with_log(thread, exec, graph, room)
     }
 
     fn cuGraphLaunch(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
+        self.check_host_of_exec(&exec)?;
         self.launch_charged(|| self.driver.cuGraphLaunch(exec.raw, stream.raw))
     }
 
-    fn cuGraphExecDestroy(&self, _: &mut Thread, exec: CUgraphExec) -> CuResult<()> {
-        self.graph_execs.remove(exec).map(drop)
+    fn cuGraphUpload(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
+        let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
+        self.check_host_of_exec(&exec)?;
+        self.driver.cuGraphUpload(exec.raw, stream.raw)
     }
 
-    fn cuGraphDestroy(&self, _: &mut Thread, graph: CUgraph) -> CuResult<()> {
-        self.graphs.remove(graph).map(drop)
+    fn cuGraphExecGetFlags(&self, _: &mut Thread, exec: CUgraphExec) -> CuResult<u64> {
+        self.driver.cuGraphExecGetFlags(self.graph_exec(exec)?.raw).map(|(flags,)| flags)
+    }
+
+    fn cuGraphExecDestroy(&self, _: &mut Thread, exec: CUgraphExec) -> CuResult<()> {
+        self.destroy_exec(exec)
     }
 
     fn cuGraphExecUpdate_v2(
@@ -182,34 +205,237 @@ impl Host for Cuda {
         exec: CUgraphExec,
         graph: CUgraph,
     ) -> CuResult<(u32, CUgraphExecUpdateResultInfo)> {
-        let (exec, graph) = (self.graph_exec(exec)?, self.graph(graph)?);
-        let mut info =
-            CUgraphExecUpdateResultInfo { result: 0, reserved: 0, error_node: 0, error_from_node: 0 };
-        // SAFETY: a local of the documented layout.
-        let outcome = unsafe { self.driver.cuGraphExecUpdate_v2(exec.raw, graph.raw, &raw mut info) };
-        let mut names = lock(&self.nodes);
-        for node in [&mut info.error_node, &mut info.error_from_node] {
-            *node = names.name(Raw::try_from(*node).map_err(|_| CUresult::UNKNOWN)?)?;
+        self.update_exec(exec, graph)
+    }
+
+    fn cuGraphNodeGetEnabled(&self, _: &mut Thread, exec: CUgraphExec, node: CUgraphNode) -> CuResult<u32> {
+        self.node_enabled(exec, node)
+    }
+
+    fn cuGraphNodeSetEnabled(
+        &self,
+        _: &mut Thread,
+        exec: CUgraphExec,
+        node: CUgraphNode,
+        enabled: u32,
+    ) -> CuResult<()> {
+        self.enable_node(exec, node, enabled)
+    }
+
+    fn vgpuGraphExecNodeSetParams(
+        &self,
+        _: &mut Thread,
+        exec: CUgraphExec,
+        node: CUgraphNode,
+        general: bool,
+        params: Vec<u64>,
+        data: &[u8],
+    ) -> CuResult<()> {
+        self.set_exec_node(exec, node, general, &params, data)
+    }
+
+    fn cuGraphCreate(&self, thread: &mut Thread, graph: CUgraph, flags: u32) -> CuResult<()> {
+        self.create_graph(thread, graph, flags)
+    }
+
+    fn cuGraphClone(&self, thread: &mut Thread, clone: CUgraph, graph: CUgraph) -> CuResult<()> {
+        self.clone_graph(thread, clone, graph)
+    }
+
+    fn cuGraphDestroy(&self, _: &mut Thread, graph: CUgraph) -> CuResult<()> {
+        self.destroy_graph(graph)
+    }
+
+    fn cuGraphNodeFindInClone(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        clone: CUgraph,
+    ) -> CuResult<CUgraphNode> {
+        self.find_in_clone(node, clone)
+    }
+
+    fn cuGraphDestroyNode(&self, _: &mut Thread, node: CUgraphNode) -> CuResult<()> {
+        self.destroy_node(node)
+    }
+
+    fn cuGraphNodeGetType(&self, _: &mut Thread, node: CUgraphNode) -> CuResult<u32> {
+        self.node_type(node)
+    }
+
+    fn vgpuGraphAddNode(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        dependencies: Vec<u64>,
+        edges: Vec<u64>,
+        general: bool,
+        params: Vec<u64>,
+        data: &[u8],
+    ) -> CuResult<(CUgraphNode, Vec<u64>)> {
+        self.add_node(graph, &dependencies, &edges, general, &params, data)
+    }
+
+    fn vgpuGraphNodeSetParams(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        general: bool,
+        params: Vec<u64>,
+        data: &[u8],
+    ) -> CuResult<()> {
+        self.set_node(node, general, &params, data)
+    }
+
+    fn vgpuGraphNodeGetParams(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        kind: u32,
+    ) -> CuResult<(CUgraph, Vec<u64>, Vec<u8>)> {
+        self.get_node(node, kind)
+    }
+
+    fn cuGraphChildGraphNodeGetGraph(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        proposed: CUgraph,
+    ) -> CuResult<(CUgraph, CUgraph)> {
+        self.child_of_node(node, proposed)
+    }
+
+    fn cuGraphConditionalHandleCreate(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        context: CUcontext,
+        value: u32,
+        flags: u32,
+    ) -> CuResult<u64> {
+        self.create_conditional(graph, context, value, flags)
+    }
+
+    fn cuGraphKernelNodeCopyAttributes(
+        &self,
+        _: &mut Thread,
+        to: CUgraphNode,
+        from: CUgraphNode,
+    ) -> CuResult<()> {
+        self.copy_kernel_attributes(to, from)
+    }
+
+    fn cuGraphKernelNodeGetAttribute(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        attribute: u32,
+    ) -> CuResult<Vec<u64>> {
+        self.kernel_attribute(node, attribute)
+    }
+
+    fn cuGraphKernelNodeSetAttribute(
+        &self,
+        _: &mut Thread,
+        node: CUgraphNode,
+        attribute: u32,
+        value: Vec<u64>,
+    ) -> CuResult<()> {
+        self.set_kernel_attribute(node, attribute, value)
+    }
+
+    fn cuGraphAddDependencies(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        from: &[CUgraphNode],
+        to: &[CUgraphNode],
+        count: usize,
+    ) -> CuResult<()> {
+        let names = |nodes: &[CUgraphNode]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+        if from.len() != count {
+            return Err(CUresult::INVALID_VALUE);
         }
-        Ok((outcome.err().map_or(0, |error| error.0), info))
+        self.add_dependencies(graph, &names(from), &names(to), &[])
+    }
+
+    fn cuGraphAddDependencies_v2(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        from: Vec<u64>,
+        to: Vec<u64>,
+        edges: Vec<u64>,
+    ) -> CuResult<()> {
+        self.add_dependencies(graph, &from, &to, &edges)
+    }
+
+    fn cuGraphRemoveDependencies(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        from: &[CUgraphNode],
+        to: &[CUgraphNode],
+        count: usize,
+    ) -> CuResult<()> {
+        let names = |nodes: &[CUgraphNode]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+        if from.len() != count {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        self.remove_dependencies(graph, &names(from), &names(to), &[])
+    }
+
+    fn cuGraphRemoveDependencies_v2(
+        &self,
+        _: &mut Thread,
+        graph: CUgraph,
+        from: Vec<u64>,
+        to: Vec<u64>,
+        edges: Vec<u64>,
+    ) -> CuResult<()> {
+        self.remove_dependencies(graph, &from, &to, &edges)
     }
 
     fn cuGraphGetNodes(&self, _: &mut Thread, graph: CUgraph, room: usize) -> CuResult<(usize, Vec<u64>)> {
-        let graph = self.graph(graph)?;
-        let mut total = 0usize;
-        // SAFETY: without an array the driver only counts.
-        unsafe { self.driver.cuGraphGetNodes(graph.raw, std::ptr::null_mut(), &raw mut total) }?;
-        let mut count = room.min(total);
-        if count > REPLY_ITEMS_MAX {
-            self.warn_once(&format!("cuGraphGetNodes: {count} nodes are too many for a reply"));
-            return Err(CUresult::NOT_SUPPORTED);
-        }
-        let mut nodes = vec![0; count];
-        if count != 0 {
-            // SAFETY: room for `count` handles.
-            unsafe { self.driver.cuGraphGetNodes(graph.raw, nodes.as_mut_ptr(), &raw mut count) }?;
-            nodes.truncate(count);
-        }
-        Ok((total, self.names(&nodes)?))
+        self.nodes_of(graph, room)
+    }
+
+    fn vgpuGraphList(
+        &self,
+        _: &mut Thread,
+        what: u32,
+        graph: CUgraph,
+        node: CUgraphNode,
+        wants_edges: bool,
+        start: usize,
+        room: usize,
+    ) -> CuResult<(usize, Vec<u64>, Vec<u64>, Vec<u64>)> {
+        self.list_part(what, graph, node, wants_edges, start, room)
+    }
+
+    fn cuDeviceGetGraphMemAttribute(&self, _: &mut Thread, device: i32, attribute: u32) -> CuResult<u64> {
+        let (device,) = self.driver.cuDeviceGet(device)?;
+        let mut value = 0u64;
+        let at: *mut u64 = &raw mut value;
+        // SAFETY: a local of 64 bits, as all of these attributes are.
+        unsafe { self.driver.cuDeviceGetGraphMemAttribute(device, attribute, at.cast()) }?;
+        Ok(value)
+    }
+
+    fn cuDeviceSetGraphMemAttribute(
+        &self,
+        _: &mut Thread,
+        device: i32,
+        attribute: u32,
+        mut value: u64,
+    ) -> CuResult<()> {
+        let (device,) = self.driver.cuDeviceGet(device)?;
+        // SAFETY: a local of 64 bits, as all of these attributes are.
+        unsafe { self.driver.cuDeviceSetGraphMemAttribute(device, attribute, &raw mut value) }
+    }
+
+    fn cuDeviceGraphMemTrim(&self, _: &mut Thread, device: i32) -> CuResult<()> {
+        let (device,) = self.driver.cuDeviceGet(device)?;
+        self.driver.cuDeviceGraphMemTrim(device)
     }
 }

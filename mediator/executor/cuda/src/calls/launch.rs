@@ -38,7 +38,7 @@ struct Attributes {
 
 /// What is to be done with an attribute.
 #[derive(Debug, PartialEq, Eq)]
-enum Treatment {
+pub(crate) enum Treatment {
     /// Numbers only: it passes.
     Pass,
     /// It begins with an address and a length.
@@ -49,7 +49,7 @@ enum Treatment {
     Refuse,
 }
 
-fn treatment(number: u32) -> Treatment {
+pub(crate) fn treatment(number: u32) -> Treatment {
     match number {
         // Ignore; cooperative; synchronisation policy; cluster dimension and scheduling; programmatic serialisation;
         // priority; memory synchronisation domains; preferred cluster dimension; carve-out; NVLink-centric scheduling.
@@ -137,13 +137,13 @@ impl Cuda {
 }
 
 /// The parameter buffer is exactly the kernel's.
-fn params_size(function: &Function, params: &[u8]) -> CuResult<usize> {
+pub(crate) fn params_size(function: &Function, params: &[u8]) -> CuResult<usize> {
     let expected = usize::try_from(function.param_bytes).map_err(|_| CUresult::INVALID_VALUE)?;
     if params.len() == expected { Ok(expected) } else { Err(CUresult::INVALID_VALUE) }
 }
 
 /// The parameters as one buffer: valid while `params` and `size` are.
-fn extra(params: &[u8], size: &mut usize) -> [*mut c_void; 5] {
+pub(crate) fn extra(params: &[u8], size: &mut usize) -> [*mut c_void; 5] {
     let at: *const u8 = params.as_ptr();
     [PARAM_POINTER, at.cast_mut().cast(), PARAM_SIZE, std::ptr::from_mut(size).cast(), PARAM_END]
 }

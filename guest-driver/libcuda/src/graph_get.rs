@@ -1,0 +1,211 @@
+//! What nodes are: their parameters and attributes.
+
+use std::ffi::c_void;
+
+use cuda_api::calls::graph::row;
+use cuda_api::graph_node::{BatchNode, Copy3D, KernelNode, MemAllocNode, Node, kind};
+use cuda_api::guest::{finish, not_null};
+use cuda_api::types::{CUdeviceptr, CUevent, CUgraph, CUgraphNode};
+use cuda_api::{CUresult, CuResult};
+use zerocopy::IntoBytes as _;
+
+use crate::graph::owned_by;
+use crate::graph_node::{
+    KERNEL_V1_BYTES, LOCATION_DEVICE, MEMSET_V1_BYTES, guest_ordinal, keep, write_first,
+};
+use crate::process::initialised;
+use crate::{function, gate, thread};
+
+/// A node's parameters as they are, a kernel's as a buffer, and the graph that it is in.
+fn get(node: CUgraphNode, kind: u32) -> CuResult<(CUgraph, Node, Vec<u8>)> {
+    let process = initialised()?;
+    process.alive()?;
+    if node.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    let (graph, words, data) = gate::call::<row::vgpuGraphNodeGetParams>((node, kind))?;
+    let found = Node::decode(&words).map_err(|_| CUresult::UNKNOWN)?;
+    if found.kind() == kind { Ok((graph, found, data)) } else { Err(CUresult::UNKNOWN) }
+}
+
+/// # Safety
+/// `to` is NULL or has room for that many bytes of a structure.
+unsafe fn get_kernel(node: CUgraphNode, to: *mut c_void, bytes: usize) -> CuResult<()> {
+    not_null(to)?;
+    let process = initialised()?;
+    let (graph, found, data) = get(node, kind::KERNEL)?;
+    let Node::Kernel(mut found) = found else { return Err(CUresult::UNKNOWN) };
+    let record = function::find(process, if found.func != 0 { found.func } else { found.kern })?;
+    let places: Vec<usize> = record.params.iter().map(|param| param.offset as usize).collect();
+    if data.len() != record.param_bytes {
+        return Err(CUresult::UNKNOWN);
+    }
+    if !places.is_empty() {
+        (_, found.kernel_params) = keep(process, node, graph, &data, &places);
+    }
+    // SAFETY: this function's contract is the callee's.
+    unsafe { write_first(to, &found, bytes) }
+}
+
+/// # Safety
+/// `to` is NULL or has room for an event.
+unsafe fn get_event(node: CUgraphNode, kind: u32, to: *mut CUevent) -> CUresult {
+    finish((|| {
+        not_null(to)?;
+        match get(node, kind)?.1 {
+            // SAFETY: not NULL; room by this function's contract.
+            Node::EventRecord(event) | Node::EventWait(event) => unsafe { to.write(CUevent(event)) },
+            _ => return Err(CUresult::UNKNOWN),
+        }
+        Ok(())
+    })())
+}
+
+/// cuGraphKernelNodeGetParams.
+pub unsafe fn cuGraphKernelNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { get_kernel(node, params, KERNEL_V1_BYTES) })
+}
+
+/// cuGraphKernelNodeGetParams.
+pub unsafe fn cuGraphKernelNodeGetParams_v2(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(unsafe { get_kernel(node, params, size_of::<KernelNode>()) })
+}
+
+/// cuGraphMemcpyNodeGetParams.
+pub unsafe fn cuGraphMemcpyNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    finish((|| {
+        not_null(params)?;
+        match get(node, kind::MEMCPY)?.1 {
+            // SAFETY: CUDA's contract with the caller.
+            Node::Memcpy(found) => unsafe { write_first(params, &found.copy, size_of::<Copy3D>()) },
+            _ => Err(CUresult::UNKNOWN),
+        }
+    })())
+}
+
+/// cuGraphMemsetNodeGetParams.
+pub unsafe fn cuGraphMemsetNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    finish((|| {
+        not_null(params)?;
+        match get(node, kind::MEMSET)?.1 {
+            // SAFETY: CUDA's contract with the caller.
+            Node::Memset(found) => unsafe { write_first(params, &found, MEMSET_V1_BYTES) },
+            _ => Err(CUresult::UNKNOWN),
+        }
+    })())
+}
+
+/// cuGraphEventRecordNodeGetEvent.
+pub unsafe fn cuGraphEventRecordNodeGetEvent(node: CUgraphNode, event: *mut CUevent) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    unsafe { get_event(node, kind::EVENT_RECORD, event) }
+}
+
+/// cuGraphEventWaitNodeGetEvent.
+pub unsafe fn cuGraphEventWaitNodeGetEvent(node: CUgraphNode, event: *mut CUevent) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    unsafe { get_event(node, kind::WAIT_EVENT, event) }
+}
+
+/// cuGraphMemAllocNodeGetParams.
+pub unsafe fn cuGraphMemAllocNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    finish((|| {
+        not_null(params)?;
+        let process = initialised()?;
+        let (graph, found, _) = get(node, kind::MEM_ALLOC)?;
+        let Node::MemAlloc(mut found, mut access) = found else { return Err(CUresult::UNKNOWN) };
+        for desc in access.iter_mut().filter(|desc| desc.location.kind == LOCATION_DEVICE) {
+            desc.location.id = guest_ordinal(process, desc.location.id);
+        }
+        if found.props.location_type == LOCATION_DEVICE.cast_unsigned() {
+            found.props.location_id = guest_ordinal(process, found.props.location_id);
+        }
+        if !access.is_empty() {
+            (found.access, _) = keep(process, node, graph, access.as_slice().as_bytes(), &[]);
+        }
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { write_first(params, &found, size_of::<MemAllocNode>()) }
+    })())
+}
+
+/// cuGraphMemFreeNodeGetParams.
+pub unsafe fn cuGraphMemFreeNodeGetParams(node: CUgraphNode, address: *mut CUdeviceptr) -> CUresult {
+    finish((|| {
+        not_null(address)?;
+        match get(node, kind::MEM_FREE)?.1 {
+            // SAFETY: not NULL; room for an address by CUDA's contract.
+            Node::MemFree(found) => unsafe { address.write(found) },
+            _ => return Err(CUresult::UNKNOWN),
+        }
+        Ok(())
+    })())
+}
+
+/// cuGraphBatchMemOpNodeGetParams.
+pub unsafe fn cuGraphBatchMemOpNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    finish((|| {
+        not_null(params)?;
+        let process = initialised()?;
+        let (graph, found, _) = get(node, kind::BATCH_MEM_OP)?;
+        let Node::BatchMemOp(mut found, operations) = found else { return Err(CUresult::UNKNOWN) };
+        (found.operations, _) = keep(process, node, graph, operations.as_slice().as_bytes(), &[]);
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { write_first(params, &found, size_of::<BatchNode>()) }
+    })())
+}
+
+/// cuGraphChildGraphNodeGetGraph.
+pub unsafe fn cuGraphChildGraphNodeGetGraph(node: CUgraphNode, to: *mut CUgraph) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(to)?;
+        let proposed: CUgraph =
+            process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
+        let outcome = gate::call::<row::cuGraphChildGraphNodeGetGraph>((node, proposed));
+        match outcome {
+            Ok((graph, parent)) if graph == proposed => owned_by(process, graph, parent),
+            _ => process.objects.remove_plain(proposed),
+        }
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { to.write(outcome?.0) };
+        Ok(())
+    })())
+}
+
+/// Words of a CUlaunchAttributeValue.
+const ATTRIBUTE_WORDS: usize = 8;
+
+/// cuGraphKernelNodeGetAttribute.
+pub unsafe fn cuGraphKernelNodeGetAttribute(
+    node: CUgraphNode,
+    attribute: u32,
+    value: *mut c_void,
+) -> CUresult {
+    finish((|| {
+        initialised()?.alive()?;
+        not_null(value)?;
+        let found = gate::call::<row::cuGraphKernelNodeGetAttribute>((node, attribute))?;
+        let found: [u64; ATTRIBUTE_WORDS] = found.try_into().map_err(|_| CUresult::UNKNOWN)?;
+        // SAFETY: not NULL; CUDA's contract: a union of 64 bytes.
+        unsafe { value.cast::<[u64; ATTRIBUTE_WORDS]>().write_unaligned(found) };
+        Ok(())
+    })())
+}
+
+/// cuGraphKernelNodeSetAttribute.
+pub unsafe fn cuGraphKernelNodeSetAttribute(
+    node: CUgraphNode,
+    attribute: u32,
+    value: *const c_void,
+) -> CUresult {
+    finish((|| {
+        initialised()?.alive()?;
+        not_null(value.cast_mut())?;
+        // SAFETY: not NULL; CUDA's contract: a union of 64 bytes.
+        let value = unsafe { value.cast::<[u64; ATTRIBUTE_WORDS]>().read_unaligned() };
+        gate::call::<row::cuGraphKernelNodeSetAttribute>((node, attribute, value.to_vec()))
+    })())
+}

@@ -1,0 +1,194 @@
+//! Nodes changed, in graphs and in executable ones.
+
+use std::ffi::c_void;
+
+use cuda_api::calls::graph::row;
+use cuda_api::graph_node::{KernelNode, Node};
+use cuda_api::guest::finish;
+use cuda_api::types::{CUcontext, CUevent, CUgraph, CUgraphExec, CUgraphNode};
+use cuda_api::{CUresult, CuResult};
+
+use crate::gate;
+use crate::graph_node::{
+    KERNEL_V1_BYTES, Sent, batch, child_of, forget_names, general, kernel_at, memcpy, memset_at, read,
+};
+use crate::process::{Process, initialised};
+
+/// Changes a node.
+fn set(node: CUgraphNode, general: bool, sent: impl FnOnce(&Process) -> CuResult<Sent>) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    let Sent { node: sent, data } = sent(process)?;
+    let names = conditional_names(&sent);
+    let outcome = gate::call::<row::vgpuGraphNodeSetParams>((node, general, sent.encode(), data.as_slice()));
+    forget_names(process, names);
+    outcome
+}
+
+/// Changes a node's copy in an executable graph.
+fn exec_set(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    general: bool,
+    sent: impl FnOnce(&Process) -> CuResult<Sent>,
+) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    process.objects.check(exec)?;
+    let Sent { node: sent, data } = sent(process)?;
+    let names = conditional_names(&sent);
+    let fields = (exec, node, general, sent.encode(), data.as_slice());
+    let outcome = gate::call::<row::vgpuGraphExecNodeSetParams>(fields);
+    forget_names(process, names);
+    outcome
+}
+
+/// Names of bodies, of which a node that is there already makes none.
+fn conditional_names(node: &Node) -> &[u64] {
+    match node {
+        Node::Conditional(_, names) => names,
+        _ => &[],
+    }
+}
+
+/// cuGraphKernelNodeSetParams.
+pub unsafe fn cuGraphKernelNodeSetParams(node: CUgraphNode, params: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |process| unsafe { kernel_at(process, params, KERNEL_V1_BYTES) }))
+}
+
+/// cuGraphKernelNodeSetParams.
+pub unsafe fn cuGraphKernelNodeSetParams_v2(node: CUgraphNode, params: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |process| unsafe { kernel_at(process, params, size_of::<KernelNode>()) }))
+}
+
+/// cuGraphMemcpyNodeSetParams.
+pub unsafe fn cuGraphMemcpyNodeSetParams(node: CUgraphNode, params: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |process| unsafe { memcpy(process, &read(params)?, 0) }))
+}
+
+/// cuGraphMemsetNodeSetParams.
+pub unsafe fn cuGraphMemsetNodeSetParams(node: CUgraphNode, params: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |_| unsafe { memset_at(params, 0) }))
+}
+
+/// cuGraphEventRecordNodeSetEvent.
+pub unsafe fn cuGraphEventRecordNodeSetEvent(node: CUgraphNode, event: CUevent) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |_| Ok(Node::EventRecord(event.0).into())))
+}
+
+/// cuGraphEventWaitNodeSetEvent.
+pub unsafe fn cuGraphEventWaitNodeSetEvent(node: CUgraphNode, event: CUevent) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |_| Ok(Node::EventWait(event.0).into())))
+}
+
+/// cuGraphBatchMemOpNodeSetParams.
+pub unsafe fn cuGraphBatchMemOpNodeSetParams(node: CUgraphNode, params: *const c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, false, |_| unsafe { batch(&read(params)?) }))
+}
+
+/// cuGraphNodeSetParams.
+pub unsafe fn cuGraphNodeSetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(set(node, true, |process| unsafe { general(process, params) }))
+}
+
+/// cuGraphExecKernelNodeSetParams.
+pub unsafe fn cuGraphExecKernelNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *const c_void,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |process| unsafe { kernel_at(process, params, KERNEL_V1_BYTES) }))
+}
+
+/// cuGraphExecKernelNodeSetParams.
+pub unsafe fn cuGraphExecKernelNodeSetParams_v2(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *const c_void,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |process| unsafe {
+        kernel_at(process, params, size_of::<KernelNode>())
+    }))
+}
+
+/// cuGraphExecMemcpyNodeSetParams.
+pub unsafe fn cuGraphExecMemcpyNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *const c_void,
+    ctx: CUcontext,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |process| unsafe { memcpy(process, &read(params)?, ctx.0) }))
+}
+
+/// cuGraphExecMemsetNodeSetParams.
+pub unsafe fn cuGraphExecMemsetNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *const c_void,
+    ctx: CUcontext,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |_| unsafe { memset_at(params, ctx.0) }))
+}
+
+/// cuGraphExecChildGraphNodeSetParams.
+pub unsafe fn cuGraphExecChildGraphNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    child: CUgraph,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |_| Ok(child_of(child).into())))
+}
+
+/// cuGraphExecEventRecordNodeSetEvent.
+pub unsafe fn cuGraphExecEventRecordNodeSetEvent(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    event: CUevent,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |_| Ok(Node::EventRecord(event.0).into())))
+}
+
+/// cuGraphExecEventWaitNodeSetEvent.
+pub unsafe fn cuGraphExecEventWaitNodeSetEvent(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    event: CUevent,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |_| Ok(Node::EventWait(event.0).into())))
+}
+
+/// cuGraphExecBatchMemOpNodeSetParams.
+pub unsafe fn cuGraphExecBatchMemOpNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *const c_void,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, false, |_| unsafe { batch(&read(params)?) }))
+}
+
+/// cuGraphExecNodeSetParams.
+pub unsafe fn cuGraphExecNodeSetParams(
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: *mut c_void,
+) -> CUresult {
+    // SAFETY: CUDA's contract with the caller.
+    finish(exec_set(exec, node, true, |process| unsafe { general(process, params) }))
+}
