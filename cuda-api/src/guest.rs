@@ -127,11 +127,46 @@ pub fn aligned(address: CUdeviceptr, element: u64) -> CuResult<()> {
     if address.is_multiple_of(element) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
 }
 
-/// Rows of elements are aligned and do not overlap. One row has no pitch.
+/// The variant of a posted call whose answer the guest cannot know: it has no bit of its own, so the call waits each time.
+pub const IN_DOUBT: u32 = u32::MAX;
+
+/// The largest pitch of any device (CU_DEVICE_ATTRIBUTE_MAX_PITCH). Bytes.
+const PITCH_MAX: u64 = 0x7fff_ffff;
+
+/// Rows of elements are aligned and do not overlap. One row has no use for its pitch. False: the pitch is none that the driver is known
+/// to take.
 ///
 /// # Errors
 /// CUDA_ERROR_INVALID_VALUE.
-pub fn rows_apart(pitch: u64, width: u64, height: u64, element: u64) -> CuResult<()> {
-    let apart = height <= 1 || (pitch >= width && pitch.is_multiple_of(element));
-    if apart { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+pub fn rows_apart(pitch: u64, width: u64, height: u64, element: u64) -> CuResult<bool> {
+    let apart = pitch >= width && pitch.is_multiple_of(element);
+    if !apart && height > 1 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    Ok(apart && pitch <= PITCH_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_apart_or_refused_at_once() {
+        let bad = Err(CUresult::INVALID_VALUE);
+        for (pitch, width, height, element, taken) in [
+            (32, 32, 4, 4, Ok(true)),
+            (30, 8, 2, 4, bad),
+            (4, 5, 2, 1, bad),
+            // What the driver says of these is waited for.
+            (4, 5, 1, 1, Ok(false)),
+            (30, 8, 1, 4, Ok(false)),
+            (PITCH_MAX + 1, 5, 2, 1, Ok(false)),
+        ] {
+            assert_eq!(
+                rows_apart(pitch, width, height, element),
+                taken,
+                "{pitch} {width} {height} {element}"
+            );
+        }
+    }
 }

@@ -283,6 +283,12 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
     if settles {
         checks.push(quote!(let mut host_memory = false;));
     }
+    // A range without bytes proves nothing, and what a single row has for a pitch is the driver's to judge: its answer is waited for.
+    let may_doubt =
+        r.class == Class::Posted && r.args.iter().any(|a| matches!(a.kind, Kind::DevIn(_) | Kind::DevOut(_)));
+    if may_doubt {
+        checks.push(quote!(let mut sure = true;));
+    }
     for a in &r.args {
         let n = &a.name;
         match &a.kind {
@@ -327,9 +333,11 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
                 }
                 if let Expr::Call(c) = e {
                     let parts = c.args.iter().map(product).collect::<Result<Vec<_>>>()?;
-                    checks.push(quote!(
-                        crate::guest::rows_apart(#(#parts,)* crate::wire::product(&[#(#element),*])?)?;
-                    ));
+                    let apart = quote!(crate::guest::rows_apart(#(#parts,)* crate::wire::product(&[#(#element),*])?)?);
+                    checks.push(if may_doubt { quote!(sure &= #apart;) } else { quote!(#apart;) });
+                }
+                if may_doubt {
+                    checks.push(quote!(sure &= #len != 0;));
                 }
                 let access = if matches!(a.kind, Kind::DevIn(_)) { quote!(Read) } else { quote!(Write) };
                 let check = quote!(guest.check_range(#n, #len, crate::host::Access::#access)?);
@@ -381,6 +389,8 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
         let n = &a.name;
         quote!(#all | #n)
     });
+    let variant =
+        if may_doubt { quote!(if sure { #variant } else { crate::guest::IN_DOUBT }) } else { variant };
     let send = match r.class {
         Class::Posted if settles => quote!(if host_memory {
             guest.post_and_settle::<#row>((#(#values,)*))

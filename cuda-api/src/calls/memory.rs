@@ -47,6 +47,10 @@ cuda_api_macros::calls! { memory;
     0x0522 local "guest-driver/libcuda/src/pointer.rs"
         fn cuPointerSetAttribute(value: *const core::ffi::c_void, attribute: u32, ptr: CUdeviceptr);
 
+    /// What the driver says of an address, where only its own bookkeeping knows (SYNC_MEMOPS, the range of a mapping). The executor checks
+    /// the address itself: a mapping need not be accessible.
+    0x0523 sync internal fn vgpuPointerAttribute() wire (ptr: CUdeviceptr, attribute: u32) -> (value: u64);
+
     // Refused: the 32-bit interface of before CUDA 3.2: programs of this century call its _v2.
     0x0580 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemAlloc;
     0x0581 refused "the 32-bit interface of before CUDA 3.2: programs of this century call its _v2" fn cuMemAllocHost;

@@ -150,6 +150,31 @@ pub fn format_bytes(format: u32, num_channels: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::CopyEnd;
+
+    #[test]
+    fn an_end_is_all_that_a_copy_can_touch() {
+        let end = |pitch, rows, x, y, z| CopyEnd {
+            kind: CopyEnd::ADDRESS,
+            lod: 0,
+            at: 0x1000,
+            pitch,
+            rows,
+            x,
+            y,
+            z,
+            context: 0,
+        };
+        assert_eq!(end(16, 8, 1, 2, 1).extent(4, 3, 2), Ok((0x1000 + 161, (8 + 2) * 16 + 4)));
+        assert_eq!(end(16, 0, 1, 2, 0).extent(4, 3, 1), Ok((0x1000 + 33, 2 * 16 + 4)));
+        // Left open: from where it begins without the pitch, up to where it ends with one of rows without gaps.
+        assert_eq!(end(0, 0, 1, 0, 0).extent(4, 1, 1), Ok((0x1001, 4)));
+        assert_eq!(end(0, 4, 1, 1, 0).extent(4, 4, 1), Ok((0x1001, 4 * 5 + 4)));
+        assert_eq!(end(16, 0, 0, 1, 0).extent(4, 3, 2), Ok((0x1010, (4 + 2) * 16 + 4)));
+        let bad = Err(crate::CUresult::INVALID_VALUE);
+        assert_eq!(end(16, 8, 0, 0, 0).extent(4, 0, 1), bad);
+        assert_eq!(end(u64::MAX, 8, 0, 0, 0).extent(4, 3, 1), bad);
+    }
 
     #[test]
     fn layouts_are_cudas() {

@@ -341,20 +341,29 @@ impl CopyEnd {
     /// An array.
     pub const ARRAY: u32 = 2;
 
-    /// Where a copy of this shape touches an end that is memory: its first byte, and the bytes up to the last.
+    /// The end with the pitch and the height of a slice that are left open (0), as if its rows and slices had no gaps.
+    #[must_use]
+    pub fn tight(&self, width: u64, height: u64) -> Self {
+        let or = |value: u64, tight: u64| if value == 0 { tight } else { value };
+        let pitch = or(self.pitch, self.x.saturating_add(width));
+        CopyEnd { pitch, rows: or(self.rows, self.y.saturating_add(height)), ..*self }
+    }
+
+    /// Where a copy of this shape touches an end that is memory: its first byte, and the bytes up to the last. Where the pitch or the
+    /// height of a slice is left open (0), it is all that the copy can touch: what 0 means there is the driver's business.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE where that does not fit 64 bits.
     pub fn extent(&self, width: u64, height: u64, depth: u64) -> crate::CuResult<(u64, u64)> {
-        let place = |rows: u64, x: u64| rows.checked_mul(self.pitch)?.checked_add(x);
+        let place = |end: &CopyEnd, z: u64, y: u64, x: u64| {
+            z.checked_mul(end.rows)?.checked_add(y)?.checked_mul(end.pitch)?.checked_add(x)
+        };
         let found = (|| {
-            let first = place(self.z.checked_mul(self.rows)?.checked_add(self.y)?, self.x)?;
-            let last_row = match depth.checked_sub(1)? {
-                0 => 0,
-                slices => slices.checked_mul(self.rows)?,
-            };
-            let len = place(last_row.checked_add(height.checked_sub(1)?)?, width)?;
-            Some((self.at.checked_add(first)?, len))
+            let first = place(self, self.z, self.y, self.x)?;
+            let (y, z) =
+                (self.y.checked_add(height.checked_sub(1)?)?, self.z.checked_add(depth.checked_sub(1)?)?);
+            let last = place(&self.tight(width, height), z, y, self.x)?.checked_add(width)?;
+            Some((self.at.checked_add(first)?, last.checked_sub(first)?))
         })();
         found.ok_or(crate::CUresult::INVALID_VALUE)
     }

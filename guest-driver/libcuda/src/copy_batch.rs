@@ -38,17 +38,17 @@ fn general(error: CUresult) -> Failure {
     (error, None)
 }
 
-/// The answer, and where the caller wants to know it, which copy failed.
+/// The answer, and where the caller wants to know it, which copy failed: none has, where none is to blame.
 ///
 /// # Safety
 /// `fail` has room for a number, or is NULL.
 unsafe fn answer(outcome: Result<(), Failure>, fail: *mut usize) -> CUresult {
-    let Err((error, at)) = outcome else { return CUresult::SUCCESS };
+    let (result, at) = outcome.err().unwrap_or((CUresult::SUCCESS, None));
     if !fail.is_null() {
         // SAFETY: not NULL; by this function's contract.
         unsafe { fail.write(at.unwrap_or(usize::MAX)) };
     }
-    error
+    result
 }
 
 /// Batches are refused in the legacy default stream.

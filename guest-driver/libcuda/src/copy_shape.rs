@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 
 use cuda_api::calls::copy::row;
+use cuda_api::calls::texture::row::cuArray3DGetDescriptor_v2;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::host::Access;
 use cuda_api::types::{
     CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUarray, CUcontext, CUstream, Copy2dEnd, Copy3dEnd, CopyEnd, CopyShape,
-    STREAM_PER_THREAD, memory_type,
+    STREAM_PER_THREAD, format_bytes, memory_type,
 };
 use cuda_api::wire::{Bulk, Fill};
 use cuda_api::{CUresult, CuResult};
@@ -33,6 +34,8 @@ struct End {
     end: CopyEnd,
     /// The CPU can access it, or it was said that copies of it are waited for.
     host_memory: bool,
+    /// It says a place, but not all that the place depends on: see [`check_rows`].
+    open: bool,
 }
 
 /// A part of a copy, at a place relative to the copy's begin. Bytes, rows, slices.
@@ -144,20 +147,22 @@ fn bytes_end() -> CopyEnd {
     CopyEnd { kind: CopyEnd::BYTES, lod: 0, at: 0, pitch: 0, rows: 0, x: 0, y: 0, z: 0, context: 0 }
 }
 
-/// The rows of memory are apart as CUDA wants them.
-fn check_rows(end: &CopyEnd, width: u64, height: u64, depth: u64) -> CuResult<()> {
+/// The rows of memory are apart as CUDA wants them. True: the pitch or the height of a slice is left open (0), although the copy has
+/// a use for it. The driver takes that; where the rows lie then is not documented.
+fn check_rows(end: &CopyEnd, width: u64, height: u64, depth: u64) -> CuResult<bool> {
     let refused = Err(CUresult::INVALID_VALUE);
     let row = end.x.checked_add(width).ok_or(CUresult::INVALID_VALUE)?;
     let slice = end.y.checked_add(height).ok_or(CUresult::INVALID_VALUE)?;
     let one_row = height == 1 && depth == 1;
-    if end.pitch > PITCH_MAX || (end.pitch < row && !(one_row && end.pitch == 0)) {
+    // A single row has no use for its pitch, however large.
+    if (end.pitch != 0 && end.pitch < row) || (end.pitch > PITCH_MAX && !one_row) {
         return refused;
     }
-    // The height of a slice may be 0 where there is only one.
-    if end.rows < slice && !(depth == 1 && end.rows == 0) {
+    if end.rows != 0 && end.rows < slice {
         return refused;
     }
-    Ok(())
+    let slices = depth > 1 || end.z != 0;
+    Ok((end.pitch == 0 && (!one_row || end.y != 0 || end.z != 0)) || (end.rows == 0 && slices))
 }
 
 fn resolve(
@@ -191,36 +196,59 @@ fn resolve(
     if end.memory_type == memory_type::ARRAY {
         process.objects.check(CUarray(address))?;
         found.kind = CopyEnd::ARRAY;
-        return Ok(End { end: found, host_memory: false });
+        return Ok(End { end: found, host_memory: false, open: false });
     }
     let (width, height, depth) = (copy.width as u64, copy.height as u64, copy.depth as u64);
     if width == 0 || height == 0 || depth == 0 {
-        return Ok(End { end: found, host_memory: false });
+        return Ok(End { end: found, host_memory: false, open: false });
     }
-    check_rows(&found, width, height, depth)?;
+    let open = check_rows(&found, width, height, depth)?;
     let (start, len) = found.extent(width, height, depth)?;
     start.checked_add(len).ok_or(CUresult::INVALID_VALUE)?;
+    if height == 1 && depth == 1 && !open {
+        // Only where it begins matters; no executor sees the pitch.
+        let pitch = if width > PITCH_MAX { 0 } else { width };
+        found = CopyEnd { at: start, x: 0, y: 0, z: 0, pitch, rows: 1, ..found };
+    }
     match process.ranges.check_settling(start, len, access) {
-        Ok(host_memory) => Ok(End { end: found, host_memory }),
+        Ok(host_memory) => Ok(End { end: found, host_memory, open }),
         // Not the device's: the caller says that it is its own memory. Also where a host address is given and something of the
         // device's lies there, which the CPU could not read.
         Err(_)
             if end.memory_type != memory_type::DEVICE
                 && process.ranges.find(start).is_none()
-                && address != 0 =>
+                && address != 0
+                && !open =>
         {
             found.kind = CopyEnd::BYTES;
-            Ok(End { end: found, host_memory: true })
+            Ok(End { end: found, host_memory: true, open })
         }
         Err(error) => Err(error),
     }
 }
 
-/// Sends the rows of pageable memory.
+/// All of a copy lies in an array: where it goes in pieces, those after the first are not waited for.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE, as the driver says of the copy as a whole.
+pub(crate) fn check_in_array(lane: &mut Lane<'_>, end: &CopyEnd, size: (u64, u64, u64)) -> CuResult<()> {
+    let array = lane.call::<cuArray3DGetDescriptor_v2>(&(CUarray(end.at),), false)?;
+    // Blocks of a compressed format and planes of a video format have sizes of their own.
+    let Some(element) = format_bytes(array.format, array.num_channels) else { return Ok(()) };
+    let fits = |begin: u64, len: u64, room: u64| begin.checked_add(len).is_some_and(|end| end <= room);
+    let (width, height, depth) = size;
+    let inside = fits(end.x, width, array.width.saturating_mul(element))
+        && fits(end.y, height, array.height.max(1))
+        && fits(end.z, depth, array.depth.max(1));
+    let whole = end.x.is_multiple_of(element) && width.is_multiple_of(element);
+    if inside && whole { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
+
+/// Sends the rows of pageable memory. `sure`: the driver takes the copy.
 ///
 /// # Safety
 /// The source's rows are readable.
-unsafe fn send(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuResult<()> {
+unsafe fn send(lane: &mut Lane<'_>, shape: &CopyShape, sure: bool, stream: CUstream) -> CuResult<()> {
     let part = |piece: &Piece| CopyShape {
         dst: moved(&shape.dst, piece),
         src: bytes_end(),
@@ -229,7 +257,7 @@ unsafe fn send(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuRe
         depth: piece.depth,
         flags: shape.flags,
     };
-    let sure = shape.dst.kind == CopyEnd::ADDRESS && shape.flags == 0;
+    let sure = sure && shape.dst.kind == CopyEnd::ADDRESS && shape.flags == 0;
     let whole = Piece { x: 0, y: 0, z: 0, width: shape.width, height: shape.height, depth: shape.depth };
     let total = shape.width.checked_mul(shape.height).and_then(|n| n.checked_mul(shape.depth));
     if total.is_some_and(|n| n <= INLINE_LIMIT as u64) {
@@ -242,6 +270,9 @@ unsafe fn send(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuRe
         } else {
             lane.call::<row::vgpuCopyIn>(&fields, false)
         };
+    }
+    if shape.dst.kind == CopyEnd::ARRAY {
+        check_in_array(lane, &shape.dst, (shape.width, shape.height, shape.depth))?;
     }
     let most = lane.slot_bytes()? / ELEMENT_BYTES_MAX * ELEMENT_BYTES_MAX;
     for (i, piece) in Pieces::new(shape, most).enumerate() {
@@ -369,11 +400,19 @@ pub(crate) unsafe fn copy(copy: &CUDA_MEMCPY3D, manner: Manner) -> CuResult<()> 
         if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
             return Ok((shape, false));
         }
+        let open = dst.open || src.open;
+        // The driver has to see such a copy as it is: cut in pieces, it would be another.
+        if open && (dst.end.kind == CopyEnd::BYTES || src.end.kind == CopyEnd::BYTES) {
+            let bytes = cuda_api::wire::product(&[shape.width, shape.height, shape.depth])?;
+            if bytes > INLINE_LIMIT as u64 {
+                return Err(CUresult::INVALID_VALUE);
+            }
+        }
         match (dst.end.kind, src.end.kind) {
             // Done below, once the stream is idle.
             (CopyEnd::BYTES, CopyEnd::BYTES) => return Ok((shape, true)),
             // SAFETY: this function's contract is the callee's.
-            (_, CopyEnd::BYTES) => unsafe { send(lane, &shape, stream) }?,
+            (_, CopyEnd::BYTES) => unsafe { send(lane, &shape, !open, stream) }?,
             // SAFETY: this function's contract is the callee's.
             (CopyEnd::BYTES, _) => unsafe { fetch(lane, &shape, stream) }?,
             _ => {
@@ -383,7 +422,7 @@ pub(crate) unsafe fn copy(copy: &CUDA_MEMCPY3D, manner: Manner) -> CuResult<()> 
                 }
                 let sure =
                     dst.end.kind == CopyEnd::ADDRESS && src.end.kind == CopyEnd::ADDRESS && !between_contexts;
-                if sure && shape.flags == 0 {
+                if sure && !open && shape.flags == 0 {
                     lane.post::<row::vgpuCopyBetween>(&(&shape, stream), false)?;
                 } else {
                     lane.call::<row::vgpuCopyBetween>(&(&shape, stream), false)?;

@@ -26,6 +26,9 @@ const PAGE: u64 = pci_layout::PAGE_BYTES;
 const HUGE_PAGE: u64 = 2 << 20;
 
 const HOSTALLOC_FLAGS: u32 = 7;
+/// CU_MEMHOSTALLOC_PORTABLE and …_DEVICEMAP, and of a registration the same.
+const PORTABLE: u32 = 1;
+const DEVICE_MAP: u32 = 2;
 const REGISTER_PORTABLE_AND_MAPPED: u32 = 3;
 const REGISTER_IO_MEMORY: u32 = 4;
 const REGISTER_READ_ONLY: u32 = 8;
@@ -271,8 +274,9 @@ pub unsafe fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
         let start = p as u64;
         match process.ranges.find(start) {
             Some(r) if r.start == start && matches!(r.kind, RangeKind::HostRegistered(_)) => {}
-            Some(r) if matches!(r.kind, RangeKind::HostRegistered(_)) => return Err(CUresult::INVALID_VALUE),
-            _ => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
+            // In the middle of it, or memory that the driver allocated.
+            Some(_) => return Err(CUresult::INVALID_VALUE),
+            None => return Err(CUresult::HOST_MEMORY_NOT_REGISTERED),
         }
         let range = process.ranges.remove(start).ok_or(CUresult::HOST_MEMORY_NOT_REGISTERED)?;
         unpin(process, range)
@@ -303,9 +307,9 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
     finish((|| {
         not_null(flags)?;
         let value = match initialised()?.ranges.find(p as u64).map(|r| r.kind) {
-            // Under unified addressing all of it is portable and mapped.
-            Some(RangeKind::HostAlloc(f)) => f | 3,
-            Some(RangeKind::HostRegistered(_)) => 3,
+            // All of it is mapped under unified addressing, whether asked for or not. What a registration says of the memory is not told.
+            Some(RangeKind::HostAlloc(f)) => f | DEVICE_MAP,
+            Some(RangeKind::HostRegistered(f)) => f & PORTABLE | DEVICE_MAP,
             _ => return Err(CUresult::INVALID_VALUE),
         };
         // SAFETY: not NULL; room by CUDA's contract.

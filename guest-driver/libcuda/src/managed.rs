@@ -137,15 +137,20 @@ fn numbered(device: CUdevice) -> CUmemLocation {
 
 fn advise(start: CUdeviceptr, len: usize, number: u32, at: CUmemLocation) -> CuResult<()> {
     let process = ready()?;
+    // A device that is none is a wrong value here; a prefetch names it.
+    let location = |at: CUmemLocation| {
+        let wrong = |error| if error == CUresult::INVALID_DEVICE { CUresult::INVALID_VALUE } else { error };
+        location(process, at).map_err(wrong)
+    };
     let wanted = match number {
         1 => Advice::ReadMostly(true),
         2 => Advice::ReadMostly(false),
-        3 => Advice::Preferred(Some(location(process, at)?)),
+        3 => Advice::Preferred(Some(location(at)?)),
         4 => Advice::Preferred(None),
         5 | 6 => {
             let by = match at.kind {
                 LOCATION_HOST => CPU,
-                LOCATION_DEVICE => location(process, at)?.id,
+                LOCATION_DEVICE => location(at)?.id,
                 _ => return Err(CUresult::INVALID_VALUE),
             };
             Advice::AccessedBy(by, number == 5)

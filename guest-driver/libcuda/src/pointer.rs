@@ -1,11 +1,13 @@
-//! What an address is: answered from the process's own ranges.
+//! What an address is: answered from the process's own ranges, but for what only the driver knows.
 
 use std::ffi::c_void;
 
+use cuda_api::calls::memory::row;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUdeviceptr, pointer_attribute as attr};
 use cuda_api::{CUresult, CuResult};
 
+use crate::gate;
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
 
@@ -46,6 +48,13 @@ fn mapping(range: &Range) -> (u64, u64) {
     }
 }
 
+/// What the driver says of an address, where its own bookkeeping decides: how it has grouped small allocations, what it takes for the
+/// range of a mapping. `None` where it cannot be asked (after a fault, say).
+fn asked(process: &Process, address: u64, attribute: u32) -> Option<u64> {
+    process.alive().ok()?;
+    gate::call::<row::vgpuPointerAttribute>((address, attribute)).ok()
+}
+
 fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuResult<Value> {
     let host = range.kind.is_host();
     // Managed memory is a device's, although the host has it, too.
@@ -56,14 +65,23 @@ fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuRe
         attr::DEVICE_POINTER if range.kind != RangeKind::Mapped(0) => Value::Word(address),
         attr::HOST_POINTER if host => Value::Word(address),
         attr::P2P_TOKENS if device => Value::Tokens,
-        attr::SYNC_MEMOPS => Value::Half(u32::from(process.ranges.sync_memops(range.id).unwrap_or(device))),
+        attr::SYNC_MEMOPS => Value::Half(match (process.ranges.sync_memops(range.id), range.kind) {
+            (Some(on), _) => u32::from(on),
+            (None, RangeKind::Device | RangeKind::Variable) => {
+                asked(process, address, attribute).map_or(u32::from(device), |on| u32::from(on != 0))
+            }
+            _ => u32::from(device),
+        }),
         attr::BUFFER_ID => Value::Word(range.id),
         attr::IS_MANAGED => Value::Half(u32::from(host && device)),
         attr::DEVICE_ORDINAL => Value::Half(range.device as u32),
         attr::IS_LEGACY_IPC_CAPABLE => Value::Half(u32::from(crate::ipc::is_capable(range))),
         attr::IS_GPU_DIRECT_RDMA_CAPABLE => Value::Half(0),
-        attr::RANGE_START_ADDR => Value::Word(range.start),
-        attr::RANGE_SIZE => Value::Word(range.len),
+        attr::RANGE_START_ADDR | attr::RANGE_SIZE => {
+            let own = if attribute == attr::RANGE_SIZE { range.len } else { range.start };
+            let mapped = matches!(range.kind, RangeKind::Mapped(_));
+            Value::Word(mapped.then(|| asked(process, address, attribute)).flatten().unwrap_or(own))
+        }
         attr::MAPPED => Value::Half(1),
         attr::ALLOWED_HANDLE_TYPES => Value::Word(0),
         attr::ACCESS_FLAGS => Value::Half(match range.kind {

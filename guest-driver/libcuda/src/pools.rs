@@ -100,12 +100,17 @@ pub unsafe fn cuDeviceGetDefaultMemPool(to: *mut CUmemoryPool, dev: CUdevice) ->
 
 /// cuDeviceGetMemPool.
 pub unsafe fn cuDeviceGetMemPool(to: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
-    finish(give_pool(to, dev, |pools| pools.current))
+    finish(give_pool(to, dev, |pools| pools.current).map_err(no_such_device))
+}
+
+/// What cuDeviceGetMemPool and cuDeviceSetMemPool say of a device that is none; cuDeviceGetDefaultMemPool names it.
+fn no_such_device(error: CUresult) -> CUresult {
+    if error == CUresult::INVALID_DEVICE { CUresult::INVALID_VALUE } else { error }
 }
 
 fn set_pool(dev: CUdevice, pool: CUmemoryPool) -> CuResult<()> {
     let process = ready()?;
-    supported(process, dev)?;
+    supported(process, dev).map_err(no_such_device)?;
     let record = process.objects.pools.get(pool.0).ok_or(CUmemoryPool::INVALID)?;
     if record.device != dev {
         return Err(CUresult::INVALID_VALUE);
@@ -301,7 +306,10 @@ fn allocate(to: *mut CUdeviceptr, len: usize, pool: CUmemoryPool, stream: CUstre
         (process.objects.pools.get(pool.0).ok_or(CUmemoryPool::INVALID)?.device, pool)
     };
     if len == 0 {
-        return Err(CUresult::INVALID_VALUE);
+        // No memory has no address; cuMemFreeAsync takes that one.
+        // SAFETY: not NULL; room for an address by CUDA's contract.
+        unsafe { to.write(0) };
+        return Ok(());
     }
     let (mut avoid, mut clashing) = (Vec::new(), Vec::new());
     let outcome = loop {
@@ -371,6 +379,9 @@ pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> CUresult {
         process.objects.check(stream)?;
         if CUstream::SPECIAL.contains(&stream.0) {
             crate::context::current()?;
+        }
+        if dptr == 0 {
+            return Ok(());
         }
         let range = process.ranges.find(dptr).filter(|r| r.start == dptr).ok_or(CUresult::INVALID_VALUE)?;
         if range.kind == RangeKind::Graph {

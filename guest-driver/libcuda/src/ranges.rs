@@ -260,6 +260,16 @@ impl Ranges {
         len != 0 && covered == end
     }
 
+    /// A mapping lies partly in the range and partly outside.
+    pub fn cuts_mapping(&self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        let map = self.map.read().unwrap_or_else(|e| e.into_inner());
+        // Of those that begin inside only the last can reach out; of those before, only the last can reach in.
+        let first =
+            map.range(..start).next_back().is_some_and(|(_, r)| r.start.saturating_add(r.len) > start);
+        first || map.range(start..end).next_back().is_some_and(|(_, r)| r.start.saturating_add(r.len) > end)
+    }
+
     /// Whether any range overlaps this one.
     pub fn overlaps(&self, start: u64, len: u64) -> bool {
         let map = self.map.read().unwrap_or_else(|e| e.into_inner());
@@ -347,6 +357,16 @@ mod tests {
         assert_eq!(ranges.check(0x5800, 0x1000, Access::Read), bad, "an allocation follows, not a mapping");
         assert!(ranges.is_mapped(0x1000, 0x3000));
         assert!(!ranges.is_mapped(0x1000, 0x800) && !ranges.is_mapped(0x3000, 0x3000));
+        for (start, len, cut) in [
+            (0x1000, 0x3000, false),
+            (0x1000, 0x800, true),
+            (0x1800, 0x800, true),
+            (0x1800, 0x1000, true),
+            (0x4000, 0x1000, false),
+            (0x2000, 0x4000, false),
+        ] {
+            assert_eq!(ranges.cuts_mapping(start, len), cut, "{start:#x}+{len:#x}");
+        }
         ranges.set_access(0x1000, 0x2000, 0);
         assert_eq!(ranges.check(0x1000, 1, Access::Read), bad);
         assert_eq!(ranges.remove_mapped(0x1000, 0x2000).len(), 2);

@@ -257,11 +257,18 @@ pub unsafe fn cuMemMap(
     })())
 }
 
-/// cuMemUnmap: of whole mappings.
+/// The range lies in one reservation.
+fn is_reserved(start: u64, len: u64) -> bool {
+    let reserved = lock(&RESERVED);
+    let Some((at, whole)) = reserved.range(..=start).next_back() else { return false };
+    len != 0 && start.checked_add(len).is_some_and(|end| end <= at.saturating_add(*whole))
+}
+
+/// cuMemUnmap: of whole mappings, and of addresses where there is none.
 pub unsafe fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
     finish((|| {
         let process = ready()?;
-        if !process.ranges.is_mapped(ptr, size as u64) {
+        if !is_reserved(ptr, size as u64) || process.ranges.cuts_mapping(ptr, size as u64) {
             return Err(CUresult::INVALID_VALUE);
         }
         // Taken away first: nothing is proved by them from now on.
@@ -342,10 +349,8 @@ pub unsafe fn cuMemGetAllocationPropertiesFromHandle(
     finish((|| {
         let process = ready()?;
         not_null(prop)?;
+        // Also after the last release, as long as the memory is mapped.
         let record = allocation(process, handle)?;
-        if lock(&record.holders).handles == 0 {
-            return Err(CUresult::INVALID_VALUE);
-        }
         // SAFETY: not NULL; room by CUDA's contract.
         unsafe { prop.write_unaligned(record.prop) };
         Ok(())

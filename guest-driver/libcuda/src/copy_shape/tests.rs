@@ -52,9 +52,9 @@ fn rows_are_packed_and_unpacked_where_they_lie() {
 #[test]
 fn pitches_are_checked_as_cuda_does() {
     let end = |pitch, rows| CopyEnd { pitch, rows, x: 4, y: 1, ..bytes_end() };
-    assert_eq!(check_rows(&end(20, 5), 16, 4, 2), Ok(()));
+    assert_eq!(check_rows(&end(20, 5), 16, 4, 2), Ok(false));
     for (pitch, rows, height, depth) in
-        [(19, 5, 4, 2), (20, 4, 4, 2), (0, 5, 4, 1), (19, 0, 1, 1), (PITCH_MAX + 1, 5, 4, 1), (20, 0, 4, 2)]
+        [(19, 5, 4, 2), (20, 4, 4, 2), (19, 0, 1, 1), (PITCH_MAX + 1, 5, 4, 1), (20, 4, 4, 1)]
     {
         assert_eq!(
             check_rows(&end(pitch, rows), 16, height, depth),
@@ -62,6 +62,11 @@ fn pitches_are_checked_as_cuda_does() {
             "{pitch} {rows}"
         );
     }
-    assert_eq!(check_rows(&end(0, 0), 16, 1, 1), Ok(()), "one row has no pitch");
-    assert_eq!(check_rows(&end(20, 0), 16, 4, 1), Ok(()), "one slice has no height");
+    let first = CopyEnd { y: 0, ..end(0, 0) };
+    assert_eq!(check_rows(&first, 16, 1, 1), Ok(false), "one row has no pitch");
+    assert_eq!(check_rows(&end(PITCH_MAX + 1, 5), 16, 1, 1), Ok(false), "however large");
+    assert_eq!(check_rows(&end(20, 0), 16, 4, 1), Ok(false), "one slice has no height");
+    for (pitch, rows, height, depth) in [(0, 5, 4, 1), (0, 5, 1, 1), (20, 0, 4, 2), (0, 0, 1, 2)] {
+        assert_eq!(check_rows(&end(pitch, rows), 16, height, depth), Ok(true), "{pitch} {rows}");
+    }
 }

@@ -21,13 +21,15 @@ fn in_a_vm(number: i32) -> Option<i32> {
         88 | 100 => Some(0),
         // Native atomics to host memory over a link that the guest's memory does not have (86, 147).
         86 | 147 => Some(0),
-        // Cooperative launch on several devices (96), flushing remote writes (98): refused by the table.
+        // Cooperative launch on several devices (96): on one it is an ordinary cooperative launch, without a grid of several devices. Flushing
+        // remote writes (98) is refused by the table.
         96 | 98 => Some(0),
         // Handles that leave the process: Windows' (104, 105), fabric (128).
         104 | 105 | 128 => Some(0),
         // GPUDirect RDMA and DMA-BUF (110, 116 to 118, 124, 146): there is no peer device in the VM.
         110 | 116..=118 | 124 | 146 => Some(0),
-        // Sparse and deferred arrays (112, 121), timeline semaphores (114): refused by the table.
+        // Sparse and deferred arrays (112, 121) can be made, but no memory be mapped into them. Timeline semaphores (114): refused by the
+        // table.
         112 | 114 | 121 => Some(0),
         // Pools that processes share (119), NUMA and host pools and their virtual memory (141 to 145): refused by the table.
         119 | 141..=145 => Some(0),

@@ -406,6 +406,18 @@ impl<B> Memory<B> {
         if address == end && len != 0 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
     }
 
+    /// Nothing lies partly in the range and partly outside.
+    pub(crate) fn check_uncut(&self, start: u64, len: u64) -> CuResult<()> {
+        let end = end_of(start, len)?;
+        let maps = read(&self.maps);
+        let reaches = |found: Option<(&u64, &Extent<B>)>, past: u64| {
+            found.is_some_and(|(at, extent)| at.saturating_add(extent.len) > past)
+        };
+        let cut = reaches(maps.extents.range(..start).next_back(), start)
+            || reaches(maps.extents.range(start..end).next_back(), end);
+        if cut { Err(CUresult::INVALID_VALUE) } else { Ok(()) }
+    }
+
     /// Who may access the mappings in the range.
     pub(crate) fn set_access(&self, start: u64, len: u64, allowed: i32) {
         let end = start.saturating_add(len);

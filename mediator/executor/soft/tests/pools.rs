@@ -168,6 +168,6 @@ fn wrong_pools_and_numbers_are_refused() {
     let device = CUmemLocation { kind: 1, id: 0 };
     assert_eq!(g.call::<vm::row::cuMemPoolGetAccess>((pool, &device)), Ok(3));
     let away = [CUmemAccessDesc { location: device, flags: 0 }];
-    assert_eq!(g.call::<vm::row::cuMemPoolSetAccess>((pool, &away, 1)), BAD);
+    assert_eq!(g.call::<vm::row::cuMemPoolSetAccess>((pool, &away, 1)), Err(CUresult::INVALID_DEVICE));
     assert_eq!(g.call::<vm::row::cuDeviceSetMemPool>((1, pool)), Err(CUresult::INVALID_DEVICE));
 }

@@ -63,6 +63,17 @@ fn a_box_goes_in_and_comes_out() {
 }
 
 #[test]
+fn a_pitch_that_is_left_open_leaves_no_gaps() {
+    let mut g = session(64);
+    let (from, to) = (numbered(&mut g, 64), g.alloc(64).unwrap());
+    g.put(to, &[0; 64]).unwrap();
+    between(&mut g, &shape(memory(to, 0, 0, (1, 0, 0)), memory(from, 8, 2, (0, 0, 0)), (3, 2, 2))).unwrap();
+    assert_eq!(g.get(to, 17).unwrap(), [0, 0, 1, 2, 0, 8, 9, 10, 0, 16, 17, 18, 0, 24, 25, 26, 0]);
+    let past = shape(memory(to + 49, 0, 0, (1, 0, 0)), memory(from, 8, 2, (0, 0, 0)), (3, 2, 2));
+    assert_eq!(between(&mut g, &past), Err(CUresult::INVALID_VALUE));
+}
+
+#[test]
 fn staging_carries_what_is_longer() {
     let mut g = session(64);
     let at = g.alloc(1 << 20).unwrap();
@@ -107,11 +118,14 @@ fn an_extent_ends_where_the_memory_does() {
         (memory(at, 100, 5, (0, 0, 1)), (100, 5, 1), true),
         (memory(at, 100, 5, (0, 0, 1)), (1, 1, 2), false),
         (memory(at, 100, 5, (0, 0, 0)), (1, 1, 2), true),
-        (memory(at, 100, 0, (0, 0, u64::MAX)), (1, 1, 1), true),
+        (memory(at, 100, 0, (0, 0, u64::MAX)), (1, 1, 1), false),
+        (memory(at, 100, 0, (0, 0, 9)), (1, 1, 1), true),
+        (memory(at, 100, 0, (0, 0, 10)), (1, 1, 1), false),
         (memory(at, u64::MAX, 2, (0, 1, 0)), (1, 1, 1), false),
         (memory(at, 100, u64::MAX, (0, 0, 2)), (1, 1, 1), false),
         (memory(u64::MAX, 1, 1, (1, 0, 0)), (1, 1, 1), false),
-        (memory(at, 0, 1, (0, 0, 0)), (1, 1000, 1), false),
+        (memory(at, 0, 1, (0, 0, 0)), (1, 1000, 1), true),
+        (memory(at, 0, 1, (0, 0, 0)), (1, 1001, 1), false),
         (memory(at, 1, 0, (0, 0, 0)), (1, 2, 1000), false),
         (memory(at, 1, 1, (0, 0, 0)), (0, 1, 1), true),
         (memory(at, 1, 1, (0, 0, 0)), (1, 0, 1), false),

@@ -56,7 +56,10 @@ impl Guest {
 #[test]
 fn memory_is_there_where_it_is_mapped_and_as_far_as_access_goes() {
     let mut g = session(64);
-    assert_eq!(g.call::<vm::row::cuMemGetAllocationGranularity>((&prop(), 0)), Ok(2 * MIB));
+    for kind in [0, 1] {
+        let prop = CUmemAllocationProp { kind, ..prop() };
+        assert_eq!(g.call::<vm::row::cuMemGetAllocationGranularity>((&prop, 0)), Ok(2 * MIB), "type {kind}");
+    }
     let at = g.reserve(16 * MIB);
     assert_eq!(at % (2 * MIB as u64), 0);
     assert_eq!(g.fill(at, 1, 1), BAD, "reserved addresses are no memory");
@@ -79,7 +82,9 @@ fn memory_is_there_where_it_is_mapped_and_as_far_as_access_goes() {
     assert_eq!(g.map(at, 2 * MIB, a), BAD, "something is mapped there");
     assert_eq!(g.unmap(at, MIB), BAD, "part of a mapping");
     assert_eq!(g.call::<vm::row::cuMemAddressFree>((at, 16 * MIB)), BAD, "mapped in part");
-    g.unmap(at, 6 * MIB).unwrap();
+    assert_eq!(g.unmap(at + 2 * MIB as u64, 2 * MIB), BAD, "the first part of one");
+    assert_eq!(g.unmap(at + 4 * MIB as u64, 4 * MIB), BAD, "the last part of one, and nothing");
+    g.unmap(at, 8 * MIB).unwrap();
     assert_eq!(g.get(at, 1), Err(CUresult::INVALID_VALUE));
     assert_eq!(g.call::<vm::row::cuMemAddressFree>((at, 8 * MIB)), BAD, "not what was reserved");
     g.call::<vm::row::cuMemAddressFree>((at, 16 * MIB)).unwrap();
@@ -128,19 +133,19 @@ fn wrong_numbers_map_nothing() {
     let mut g = session(64);
     let at = g.reserve(4 * MIB);
     let a = g.create(1, 2 * MIB).unwrap();
-    for (start, len) in [
-        (at, 0),
-        (at, 4 * MIB),
-        (at + 4096, 2 * MIB),
-        (at + 4 * MIB as u64, 2 * MIB),
-        (0, 2 * MIB),
-        (!0x1f_ffff, 2 * MIB),
-    ] {
+    for (start, len) in
+        [(at, 0), (at + 4096, 2 * MIB), (at + 4 * MIB as u64, 2 * MIB), (0, 2 * MIB), (!0x1f_ffff, 2 * MIB)]
+    {
         assert_eq!(g.map(start, len, a), BAD, "{start:#x} + {len}");
     }
-    assert_eq!(g.call::<vm::row::cuMemMap>((at, 2 * MIB, 2 * MIB, a, 0)), BAD);
+    let unsupported = Err(CUresult::NOT_SUPPORTED);
+    assert_eq!(g.call::<vm::row::cuMemMap>((at, 2 * MIB, 2 * MIB, a, 0)), unsupported);
+    assert_eq!(g.map(at, 4 * MIB, a), unsupported, "more than there is");
     assert_eq!(g.map(at, 2 * MIB, handle(9)), BAD);
-    assert_eq!(g.unmap(at, 2 * MIB), BAD);
+    assert_eq!(g.unmap(at, 4 * MIB), Ok(()), "nothing is mapped there");
+    for (start, len) in [(at, 0), (at, MIB), (at, 6 * MIB), (at + 4 * MIB as u64, 2 * MIB), (0, 2 * MIB)] {
+        assert_eq!(g.unmap(start, len), BAD, "{start:#x} + {len}");
+    }
     assert_eq!(g.allow(at, 2 * MIB, READ), BAD);
     assert_eq!(g.call::<vm::row::cuMemAddressReserve>((4096, 0, 0, 0, &[])), BAD.map(|()| 0));
     assert_eq!(g.call::<vm::row::cuMemAddressReserve>((1 << 50, 0, 0, 0, &[])), Err(CUresult::OUT_OF_MEMORY));

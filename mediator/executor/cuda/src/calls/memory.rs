@@ -4,7 +4,8 @@ use std::ffi::c_void;
 
 use cuda_api::CuResult;
 use cuda_api::calls::memory::Host;
-use cuda_api::types::*;
+use cuda_api::host::Access;
+use cuda_api::types::{pointer_attribute as attr, *};
 
 use crate::Cuda;
 use crate::memory::FreedKind;
@@ -154,6 +155,18 @@ impl Host for Cuda {
         thread.context()?;
         self.memory.remove_registered(address)?;
         self.unregister(address)
+    }
+
+    fn vgpuPointerAttribute(&self, _: &mut Thread, ptr: CUdeviceptr, attribute: u32) -> CuResult<u64> {
+        // A mapping that nobody may access has attributes, too.
+        self.memory.check(ptr, 1, Access::Read).or_else(|_| self.memory.check_in_mapping(ptr))?;
+        if !matches!(attribute, attr::SYNC_MEMOPS | attr::RANGE_START_ADDR | attr::RANGE_SIZE) {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let mut value = 0u64;
+        // SAFETY: room for the largest of these, 64 bits; a smaller one leaves the rest 0.
+        unsafe { self.driver.cuPointerGetAttribute((&raw mut value).cast(), attribute, ptr) }?;
+        Ok(value)
     }
 }
 

@@ -95,7 +95,8 @@ impl Cuda {
 
     fn destroy_view(&self, thread: &Thread, surface: bool, number: u64) -> CuResult<()> {
         let context = thread.context()?.id;
-        let gone = lock(&self.views).remove(context, surface, number)?;
+        // As with the driver, there may be none of this number. It is dropped after the lock is.
+        let gone = lock(&self.views).remove(context, surface, number).ok();
         drop(gone);
         Ok(())
     }
@@ -180,7 +181,7 @@ impl Host for Cuda {
         device: i32,
     ) -> CuResult<CUDA_ARRAY_MEMORY_REQUIREMENTS> {
         let array = self.array(array)?;
-        let (device,) = self.driver.cuDeviceGet(device)?;
+        // The driver takes any number for the device.
         let mut to = NO_REQUIREMENTS;
         // SAFETY: a local of the documented type.
         unsafe { self.driver.cuArrayGetMemoryRequirements(&raw mut to, array.raw, device) }?;
@@ -240,7 +241,7 @@ impl Host for Cuda {
         device: i32,
     ) -> CuResult<CUDA_ARRAY_MEMORY_REQUIREMENTS> {
         let mipmap = self.mipmap(mipmap)?;
-        let (device,) = self.driver.cuDeviceGet(device)?;
+        // The driver takes any number for the device.
         let mut to = NO_REQUIREMENTS;
         // SAFETY: a local of the documented type.
         unsafe { self.driver.cuMipmappedArrayGetMemoryRequirements(&raw mut to, mipmap.raw, device) }?;

@@ -136,8 +136,9 @@ impl Host for Cuda {
     }
 
     fn cuMemUnmap(&self, _: &mut Thread, ptr: CUdeviceptr, size: usize) -> CuResult<()> {
-        self.memory.check_mapped(ptr, size as u64)?;
-        // SAFETY: whole mappings of this session's.
+        self.memory.check_reserved(ptr, size as u64)?;
+        self.memory.check_uncut(ptr, size as u64)?;
+        // SAFETY: whole mappings of this session's, or none, at addresses that it reserved.
         unsafe { self.driver.cuMemUnmap(ptr, size) }?;
         drop(self.memory.remove_mapped(ptr, size as u64));
         Ok(())
@@ -172,7 +173,12 @@ impl Host for Cuda {
         prop: &CUmemAllocationProp,
         option: u32,
     ) -> CuResult<usize> {
-        let prop = self.properties(prop)?;
+        // The driver answers for a type that is none, too.
+        let CUmemAllocationProp { kind, .. } = *prop;
+        let prop = CUmemAllocationProp {
+            kind,
+            ..self.properties(&CUmemAllocationProp { kind: TYPE_PINNED, ..*prop })?
+        };
         // SAFETY: properties of numbers only (checked), in a local.
         let found = unsafe { self.driver.cuMemGetAllocationGranularity(&raw const prop, option) };
         found.map(|(granularity,)| granularity)

@@ -89,6 +89,12 @@ fn mappings_that_follow_one_another_are_one_range() {
     assert_eq!(memory.check(0x10_1800, 0x1000, Read), BAD);
     assert_eq!(memory.check_mapped(0x10_0000, 0x2000), Ok(()));
     assert_eq!(memory.check_mapped(0x10_0000, 0x1800), BAD);
+    for (start, len) in [(0x10_0000, 0x1000), (0x10_0000, 0x8000), (0x10_2000, 0x1000), (0x10_1000, 0x3000)] {
+        assert_eq!(memory.check_uncut(start, len), Ok(()), "{start:#x}+{len:#x}");
+    }
+    for (start, len) in [(0x10_0000, 0x1800), (0x10_0800, 0x800), (0x10_0800, 0x8000), (0x10_1200, 0x100)] {
+        assert_eq!(memory.check_uncut(start, len), BAD, "{start:#x}+{len:#x}");
+    }
     assert_eq!(memory.remove_reserved(0x10_0000, 0x10_0000), BAD);
     assert_eq!(memory.remove_mapped(0x10_0000, 0x2000), [1, 2]);
     assert_eq!(memory.remove_reserved(0x10_0000, 0x8000), BAD);

@@ -18,10 +18,11 @@ use crate::work::Work;
 const DURING_THE_CALL: u32 = 2;
 
 impl Soft {
-    /// The shape with its arrays as memory.
+    /// The shape with its arrays as memory. Pitches that are left open are those of rows without gaps.
     fn flat(&self, shape: &CopyShape) -> CuResult<CopyShape> {
         let (dst, src) = (self.flattened(&shape.dst, shape)?, self.flattened(&shape.src, shape)?);
-        Ok(CopyShape { dst, src, ..*shape })
+        let tight = |end: CopyEnd| end.tight(shape.width, shape.height);
+        Ok(CopyShape { dst: tight(dst), src: tight(src), ..*shape })
     }
 
     /// An end is memory of the session's for all of the shape.

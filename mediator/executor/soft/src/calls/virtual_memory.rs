@@ -101,9 +101,12 @@ impl Host for Soft {
         handle: CUmemGenericAllocationHandle,
         flags: u64,
     ) -> CuResult<()> {
-        // Part of an allocation cannot be mapped, as with the driver ("offset must be zero").
-        if flags != 0 || offset != 0 {
+        if flags != 0 {
             return Err(CUresult::INVALID_VALUE);
+        }
+        // Part of an allocation cannot be mapped, as with the driver ("offset must be zero").
+        if offset != 0 {
+            return Err(CUresult::NOT_SUPPORTED);
         }
         self.device.memory.map(ptr, size as u64, offset as u64, self.allocations.get(handle)?)
     }
@@ -141,7 +144,8 @@ impl Host for Soft {
         prop: &CUmemAllocationProp,
         option: u32,
     ) -> CuResult<usize> {
-        self.check_properties(prop)?;
+        // As with the driver, whatever the type.
+        self.check_properties(&CUmemAllocationProp { kind: TYPE_PINNED, ..*prop })?;
         if option > 1 {
             return Err(CUresult::INVALID_VALUE);
         }
@@ -252,7 +256,7 @@ impl Host for Soft {
             at_device(&desc.location)?;
             // A device's access to its own memory cannot be taken away.
             if desc.flags != ACCESS_READ_WRITE {
-                return Err(CUresult::INVALID_VALUE);
+                return Err(CUresult::INVALID_DEVICE);
             }
         }
         Ok(())

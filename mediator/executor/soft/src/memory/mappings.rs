@@ -62,6 +62,22 @@ impl Map {
         }
         if at == end { Ok(start..end) } else { Err(CUresult::INVALID_VALUE) }
     }
+
+    /// The range lies in one reservation, and no mapping in it reaches out of it.
+    fn uncut(&self, start: u64, len: u64) -> CuResult<Range<u64>> {
+        let whole = |n: u64| n.is_multiple_of(GRANULE_BYTES);
+        let end = start.checked_add(len).filter(|_| len != 0 && whole(start) && whole(len));
+        let end = end.ok_or(CUresult::INVALID_VALUE)?;
+        let (base, size) = self.reserved.range(..=start).next_back().ok_or(CUresult::INVALID_VALUE)?;
+        let inside = base.checked_add(*size).is_some_and(|last| end <= last);
+        let reaches = |past: u64, found: Option<(&u64, &Mapping)>| {
+            found.is_some_and(|(at, mapping)| at.saturating_add(mapping.len) > past)
+        };
+        let cut = reaches(start, self.mappings.range(..start).next_back())
+            || reaches(end, self.mappings.range(start..end).next_back());
+        let leaving = self.mappings.range(start..end).any(|(_, mapping)| mapping.leaving);
+        if inside && !cut && !leaving { Ok(start..end) } else { Err(CUresult::INVALID_VALUE) }
+    }
 }
 
 impl Memory {
@@ -115,7 +131,7 @@ impl Memory {
         let whole = |n: u64| n.is_multiple_of(GRANULE_BYTES);
         let end = start.checked_add(len).filter(|_| len != 0 && whole(start) && whole(len)).ok_or(refused)?;
         if offset.checked_add(len).is_none_or(|last| last > physical.len()) || !whole(offset) {
-            return Err(refused);
+            return Err(CUresult::NOT_SUPPORTED);
         }
         let mut map = write(&self.map);
         let inside = map
@@ -136,11 +152,14 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes mappings away, once whoever uses memory now has ended.
+    /// Takes the mappings in a range away, once whoever uses memory now has ended.
     pub(crate) fn unmap(&self, start: u64, len: u64) -> CuResult<()> {
         let range = {
             let mut map = write(&self.map);
-            let range = map.whole_mappings(start, len)?;
+            let range = map.uncut(start, len)?;
+            if map.mappings.range(range.clone()).next().is_none() {
+                return Ok(());
+            }
             for (_, mapping) in map.mappings.range_mut(range.clone()) {
                 (mapping.access, mapping.leaving) = (0, true);
             }
