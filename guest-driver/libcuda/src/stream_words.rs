@@ -39,6 +39,7 @@ fn operation(process: &Process, params: &[u8; PARAMS_BYTES]) -> CuResult<[u64; 4
         _ => return Err(CUresult::INVALID_VALUE),
     };
     let address = long(8);
+    cuda_api::guest::aligned(address, len)?;
     process.ranges.check(address, len, access)?;
     let value = if len == 8 { long(16) } else { word(16).into() };
     Ok([kind.into(), address, value, word(24).into()])
