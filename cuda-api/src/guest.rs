@@ -111,6 +111,17 @@ pub unsafe fn write_array<T: Pod>(pointer: *mut T, room: u64, items: &[T]) -> Cu
     Ok(())
 }
 
+/// Bits that the interface has and no device here does.
+///
+/// # Errors
+/// CUDA_ERROR_NOT_SUPPORTED, where nothing else is wrong.
+pub fn without_bits(value: u32, mask: u32, without: u32) -> CuResult<()> {
+    if value & without != 0 && value & !(mask | without) == 0 {
+        return Err(CUresult::NOT_SUPPORTED);
+    }
+    Ok(())
+}
+
 /// Only these bits may be set.
 ///
 /// # Errors

@@ -382,16 +382,16 @@ CASE(cuLogsCurrent)
 {
     CUlogIterator at = 77;
     CUlogsCallbackHandle handle = 0;
-    char text[64];
+    static char text[25600];
     size_t size = sizeof text;
     R(cuLogsCurrent(&at, 1));
     R(cuLogsCurrent(0, 0));
     R(cuLogsCurrent(&at, 0));
     memset(text, 0xee, sizeof text);
+    /* What the log says is each library's own. */
     R(cuLogsDumpToMemory(&at, text, &size, 0));
-    FACT("%zu bytes, ends with %d", size, text[0]);
+    FACT("ends with %d", size < sizeof text ? text[size] : -1);
     size = sizeof text;
-    R(cuLogsDumpToMemory(&at, text, &size, 1));
     R(cuLogsDumpToMemory(&at, 0, &size, 0));
     R(cuLogsDumpToMemory(&at, text, 0, 0));
     R(cuLogsRegisterCallback(on_log, &calls, &handle));
@@ -461,7 +461,6 @@ CASE(cuGreenCtxCreate)
     NEED(cuDevSmResourceSplitByCount(&group, &count, &all, &rest, 0, 32));
     R(cuDevResourceGenerateDesc(0, &group, 1));
     R(cuDevResourceGenerateDesc(&desc, 0, 1));
-    R(cuDevResourceGenerateDesc(&desc, &group, 0));
     memset(&found, 0, sizeof found);
     R(cuDevResourceGenerateDesc(&desc, &found, 1));
     NEED(cuDevResourceGenerateDesc(&desc, &group, 1));

@@ -66,12 +66,14 @@ static inline void parity_add(struct parity_case *c)
 
 __attribute__((format(printf, 1, 2))) static inline void FACT(const char *format, ...)
 {
+    static char text[1 << 16];
     va_list args;
-    printf("%s: ", parity_current);
     va_start(args, format);
-    vprintf(format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    putchar('\n');
+    for (char *line = text; (line = strchr(line, '\n'));)
+        *line = '|';
+    printf("%s: %s\n", parity_current, text);
     fflush(stdout);
 }
 

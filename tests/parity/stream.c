@@ -316,7 +316,6 @@ CASE(cuStreamBatchMemOp)
     R(cuStreamBatchMemOp(CU_STREAM_PER_THREAD, 1, op, 0));
     R(cuCtxSynchronize());
     R(cuStreamBatchMemOp(s, 0, op, 0));
-    R(cuStreamBatchMemOp(s, 1, 0, 0));
     R(cuStreamBatchMemOp(s, 1, op, 1));
     op[2].memoryBarrier.flags = 2;
     R(cuStreamBatchMemOp(s, 1, op + 2, 0));

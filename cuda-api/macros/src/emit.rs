@@ -116,7 +116,7 @@ fn in_type(a: &Arg) -> TokenStream {
         Kind::Value(t) | Kind::Handle(t) | Kind::New(t) | Kind::Free(t) => quote!(#t),
         Kind::In(t) => quote!(&'a #t),
         Kind::InArray(t, _) => quote!(&'a [#t]),
-        Kind::Bits(_) => quote!(u32),
+        Kind::Bits(..) => quote!(u32),
         Kind::Bytes => quote!(&'a [u8]),
         Kind::CStr => quote!(&'a core::ffi::CStr),
         Kind::DevIn(_) | Kind::DevOut(_) => quote!(CUdeviceptr),
@@ -176,7 +176,7 @@ fn host_arg(a: &Arg) -> TokenStream {
         Kind::Value(t) | Kind::Handle(t) | Kind::New(t) | Kind::Free(t) => quote!(#t),
         Kind::In(t) => quote!(&#t),
         Kind::InArray(t, _) => quote!(&[#t]),
-        Kind::Bits(_) => quote!(u32),
+        Kind::Bits(..) => quote!(u32),
         Kind::Bytes => quote!(&[u8]),
         Kind::CStr => quote!(&core::ffi::CStr),
         Kind::DevIn(_) | Kind::DevOut(_) => quote!(CUdeviceptr),
@@ -260,7 +260,7 @@ fn c_type(a: &Arg) -> TokenStream {
         Kind::Value(t) | Kind::Handle(t) | Kind::Free(t) => quote!(#t),
         Kind::New(t) | Kind::Out(t) | Kind::OptOut(t) | Kind::OutArray(t, _) => quote!(*mut #t),
         Kind::In(t) | Kind::InArray(t, _) => quote!(*const #t),
-        Kind::Bits(_) => quote!(u32),
+        Kind::Bits(..) => quote!(u32),
         Kind::Bytes => quote!(*const u8),
         Kind::CStr => quote!(*const core::ffi::c_char),
         Kind::DevIn(_) | Kind::DevOut(_) => quote!(CUdeviceptr),
@@ -351,7 +351,10 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
                     quote!(if crate::wire::Length::bytes(&#count) != 0 { crate::guest::not_null(#n)?; }),
                 );
             }
-            Kind::Bits(mask) => {
+            Kind::Bits(mask, without) => {
+                if let Some(without) = without {
+                    checks.push(quote!(crate::guest::without_bits(#n, #mask, #without)?;));
+                }
                 checks.push(quote!(crate::guest::only_bits(#n, #mask)?;));
                 values.push(quote!(#n));
             }
@@ -385,7 +388,7 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
     }
     let row = quote!(super::row::#name);
     // Flags are what an executor may have some of and not others.
-    let variant = r.args.iter().filter(|a| matches!(a.kind, Kind::Bits(_))).fold(quote!(0u32), |all, a| {
+    let variant = r.args.iter().filter(|a| matches!(a.kind, Kind::Bits(..))).fold(quote!(0u32), |all, a| {
         let n = &a.name;
         quote!(#all | #n)
     });

@@ -24,8 +24,7 @@
 //! | `out x: T`, `opt out x: T`, `out x: [T; n]` | `T *` | written after the call; `opt` may be NULL |
 //! | `cstr x` | `const char *` | a NUL-terminated string |
 //! | `devin x: [len]`, `devout x: [len]` | `CUdeviceptr` | a device range read or written; `len` is a product of arguments and literals, or `rows(pitch, width, height)` |
-//!
-//! | `bits x: [mask]` | `unsigned int` | a value of which only these bits may be set |
+//! | `bits x: [mask]`, `bits x: [mask, without]` | `unsigned int` | a value of which only these bits may be set; those of `without` exist, and answer CUDA_ERROR_NOT_SUPPORTED |
 //! | `bytes x` | | bytes in the frame with their own length (`wire` only) |
 //!
 //! A row with a hand-written guest half (`custom`) gives the frame's own fields in `wire (…) -> (…)`; there `bulk x` and

@@ -61,8 +61,8 @@ pub enum Kind {
     CStr,
     DevIn(Expr),
     DevOut(Expr),
-    /// A value of which only these bits may be set.
-    Bits(LitInt),
+    /// A value of which only these bits may be set; the others exist, and no device here has them.
+    Bits(LitInt, Option<LitInt>),
     /// Bytes in the frame, with their own length.
     Bytes,
     Bulk,
@@ -327,7 +327,14 @@ fn arg(input: ParseStream) -> Result<Arg> {
             input.parse::<Token![:]>()?;
             let content;
             bracketed!(content in input);
-            Kind::Bits(content.parse()?)
+            let mask = content.parse()?;
+            let without = if content.is_empty() {
+                None
+            } else {
+                content.parse::<Token![,]>()?;
+                Some(content.parse()?)
+            };
+            Kind::Bits(mask, without)
         }
         "devin" | "devout" => {
             input.parse::<Token![:]>()?;

@@ -16,7 +16,9 @@ cuda_api_macros::calls! { event;
     /// Waits for an event.
     0x0406 sync may_block fn cuEventSynchronize(handle hEvent: CUevent);
     /// Milliseconds between two events.
-    0x0407 sync fn cuEventElapsedTime(out pMilliseconds: f32, handle hStart: CUevent, handle hEnd: CUevent);
+    0x0407 sync custom "guest-driver/libcuda/src/event.rs"
+        fn cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent)
+        wire (hStart: CUevent, hEnd: CUevent) -> (milliseconds: f32);
     /// Milliseconds between two events, with the semantics of CUDA 12.8.
     0x0408 sync fn cuEventElapsedTime_v2(out pMilliseconds: f32, handle hStart: CUevent, handle hEnd: CUevent);
 }

@@ -53,6 +53,11 @@ cuda_api_macros::calls! { library;
     0x0a17 sync custom "guest-driver/libcuda/src/enumerate.rs"
         fn cuLibraryEnumerateKernels(kernels: *mut CUkernel, numKernels: u32, lib: CUlibrary)
         wire (library: CUlibrary, first: u32) -> (names: Vec<u8>);
+    /// A variable that host and device share: refused, as it lies where the host's driver puts it, out of the guest's reach. A name
+    /// of none is not found.
+    0x0a18 sync custom "guest-driver/libcuda/src/library.rs"
+        fn cuLibraryGetManaged(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const core::ffi::c_char)
+        wire (library: CUlibrary, cstr name);
 
     // Refused: functions that host and device share.
     0x0a81 refused "no device here shares function pointers with the host (device attribute 129)" fn cuLibraryGetUnifiedFunction;

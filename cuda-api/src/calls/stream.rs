@@ -46,9 +46,9 @@ cuda_api_macros::calls! { stream;
     /// Writes a 64-bit word once the stream gets there.
     0x0321 posted ptsz fn cuStreamWriteValue64_v2(handle stream: CUstream, devout addr: [8], value: u64, bits flags: [1]);
     /// Makes a stream wait for a word.
-    0x0322 posted ptsz fn cuStreamWaitValue32_v2(handle stream: CUstream, devin addr: [4], value: u32, bits flags: [3]);
+    0x0322 posted ptsz fn cuStreamWaitValue32_v2(handle stream: CUstream, devin addr: [4], value: u32, bits flags: [3, 0x40000000]);
     /// Makes a stream wait for a 64-bit word.
-    0x0323 posted ptsz fn cuStreamWaitValue64_v2(handle stream: CUstream, devin addr: [8], value: u64, bits flags: [3]);
+    0x0323 posted ptsz fn cuStreamWaitValue64_v2(handle stream: CUstream, devin addr: [8], value: u64, bits flags: [3, 0x40000000]);
     /// Several of them, in order; each travels as four words: operation, address, value, flags.
     0x0324 sync custom "guest-driver/libcuda/src/stream_words.rs" ptsz
         fn cuStreamBatchMemOp_v2(stream: CUstream, count: u32, paramArray: *mut core::ffi::c_void, flags: u32)

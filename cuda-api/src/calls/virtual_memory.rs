@@ -128,9 +128,6 @@ cuda_api_macros::calls! { virtual_memory;
     0x0c58 local "guest-driver/libcuda/src/managed.rs" ptsz
         fn cuStreamAttachMemAsync(hStream: CUstream, dptr: CUdeviceptr, length: usize, flags: u32);
 
-    // Refused: variables that host and device share.
-    0x0c80 refused "a __managed__ variable lies where the host's driver puts it, out of the guest's reach" fn cuLibraryGetManaged;
-
     // Refused: operations that are not needed for a result and have no honest counterpart here.
     0x0c8d refused "the decompression engine is not offered (attributes 136 and 137 are 0)" ptsz fn cuMemBatchDecompressAsync;
     0x0c8e refused "managed memory is pinned host memory here: there is no copy on a device to discard" ptsz fn cuMemDiscardAndPrefetchBatchAsync;

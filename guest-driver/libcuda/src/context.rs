@@ -59,8 +59,19 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 const API_VERSION: u32 = 3020;
 /// The CUctx_flags that exist.
 const FLAGS_MASK: u32 = 0xff;
-/// CU_CTX_SCHED_MASK.
-const SCHED_MASK: u32 = 7;
+/// CU_CTX_SCHED_*: automatic, or one of three ways to wait.
+const SCHEDULING: u32 = 7;
+/// CU_CTX_MAP_HOST: every context does it. Primary contexts say so (cuCtxGetFlags), others where they were made with it.
+const MAP_HOST: u32 = 8;
+
+/// Flags that a context can have.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for unknown ones, or for more than one way to wait.
+pub fn check_flags(flags: u32) -> CuResult<()> {
+    let one_way = matches!(flags & SCHEDULING, 0 | 1 | 2 | 4);
+    if flags & !FLAGS_MASK == 0 && one_way { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
 
 /// A device's primary context. The worker has retained it once while it is active, and not at all otherwise: who retains and
 /// releases it here is counted here.
@@ -72,6 +83,7 @@ pub struct Primary {
     ended: Condvar,
     /// The worker has it; read without the lock.
     active: AtomicBool,
+    /// Those that it is made with (cuDevicePrimaryCtxSetFlags): not what cuCtxSetFlags makes of it later.
     flags: AtomicU32,
 }
 
@@ -147,6 +159,8 @@ impl Primary {
         let _ending = Ending(self);
         forget_contents(process, self.handle);
         self.set_active(process, false);
+        // The next one is made with flags of its own.
+        self.flags.store(0, Ordering::Relaxed);
         tell()
     }
 }
@@ -238,8 +252,9 @@ pub fn retain(process: &Process, dev: CUdevice) -> CuResult<CUcontext> {
     let primary = primary(process, dev)?;
     let mut life = primary.life()?;
     if !primary.is_active() {
-        let fields = (primary.handle, process.host_ordinal(dev)?, primary.flags.load(Ordering::Relaxed));
-        gate::call::<row::cuDevicePrimaryCtxRetain>(fields)?;
+        let flags = primary.flags.load(Ordering::Relaxed);
+        gate::call::<row::cuDevicePrimaryCtxRetain>((primary.handle, process.host_ordinal(dev)?, flags))?;
+        record(primary.handle)?.flags.store(flags | MAP_HOST, Ordering::Relaxed);
         primary.set_active(process, true);
     }
     life.retained += 1;
@@ -283,8 +298,11 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
 pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        process.alive()?;
         let primary = primary(process, dev)?;
+        if process.end_fault() {
+            return Ok(());
+        }
+        process.alive()?;
         let life = primary.life()?;
         if !primary.is_active() {
             return Ok(());
@@ -298,20 +316,13 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     })())
 }
 
-/// The flags exist, and of the ways to wait (the low three bits) there is one at most.
-///
-/// # Errors
-/// CUDA_ERROR_INVALID_VALUE.
-pub fn check_flags(flags: u32) -> CuResult<()> {
-    let ways = (flags & SCHED_MASK).count_ones();
-    if flags & !FLAGS_MASK == 0 && ways <= 1 { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
-}
-
 /// cuDevicePrimaryCtxSetFlags.
 pub unsafe fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: u32) -> CUresult {
     finish((|| {
         check_flags(flags)?;
-        primary(initialised()?, dev)?.flags.store(flags, Ordering::Relaxed);
+        let primary = primary(initialised()?, dev)?;
+        primary.flags.store(flags, Ordering::Relaxed);
+        record(primary.handle)?.flags.store(flags | MAP_HOST, Ordering::Relaxed);
         Ok(())
     })())
 }
@@ -401,6 +412,9 @@ pub unsafe fn cuCtxCreate_v4(
 pub fn destroy(ctx: CUcontext) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
+    if ctx.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
     let record = record(ctx)?;
     if !record.is_plain() || record.ending.swap(true, Ordering::AcqRel) {
         return Err(CUresult::INVALID_CONTEXT);
@@ -451,7 +465,11 @@ pub unsafe fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
 /// cuCtxPushCurrent.
 pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
     finish((|| {
-        if !initialised()?.objects.contexts.is_live(ctx.0) {
+        let process = initialised()?;
+        if ctx.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        if !process.objects.contexts.is_live(ctx.0) {
             return Err(CUresult::INVALID_CONTEXT);
         }
         thread::with(|t| t.contexts.push(ctx));
@@ -496,31 +514,24 @@ pub unsafe fn cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext) -> CUresu
     })())
 }
 
-/// Where a context's flags are kept: a primary context's are its device's, and a green context has those.
-pub struct Flags<'a> {
-    primary: Option<&'a Primary>,
-    record: std::sync::Arc<ContextRecord>,
-}
-
-impl Flags<'_> {
-    fn place(&self) -> &AtomicU32 {
-        self.primary.map_or(&self.record.flags, |primary| &primary.flags)
-    }
-
-    /// The flags from now on.
-    pub fn store(&self, flags: u32) {
-        self.place().store(flags, Ordering::Relaxed);
-    }
-}
-
-/// A context's flags.
+/// The record that has a context's flags: a green context has its device's primary context's.
 ///
 /// # Errors
 /// CUDA_ERROR_INVALID_CONTEXT.
-pub fn flags_of(process: &Process, ctx: CUcontext) -> CuResult<Flags<'_>> {
-    let record = record(ctx)?;
-    let primary = if record.is_plain() { None } else { Some(primary(process, record.device)?) };
-    Ok(Flags { primary, record })
+fn flags_of(process: &Process, ctx: CUcontext) -> CuResult<std::sync::Arc<ContextRecord>> {
+    let own = record(ctx)?;
+    if own.green.is_null() { Ok(own) } else { record(primary(process, own.device)?.handle) }
+}
+
+/// A context's flags from now on. Whether it maps host memory is settled when it is made.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_CONTEXT.
+pub fn set_flags(process: &Process, ctx: CUcontext, flags: u32) -> CuResult<()> {
+    let record = flags_of(process, ctx)?;
+    let kept = record.flags.load(Ordering::Relaxed) & MAP_HOST;
+    record.flags.store(flags & !MAP_HOST | kept, Ordering::Relaxed);
+    Ok(())
 }
 
 /// cuCtxGetFlags.
@@ -528,7 +539,7 @@ pub unsafe fn cuCtxGetFlags(flags: *mut u32) -> CUresult {
     finish((|| {
         let process = initialised()?;
         not_null(flags)?;
-        let value = flags_of(process, current()?)?.place().load(Ordering::Relaxed);
+        let value = flags_of(process, current()?)?.flags.load(Ordering::Relaxed);
         // SAFETY: not NULL; room by CUDA's contract.
         unsafe { flags.write(value) };
         Ok(())
@@ -598,4 +609,19 @@ pub unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
         record(ctx)?;
         synchronize(ctx)
     })())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_waits_in_one_way() {
+        for flags in [0, 1, 2, 4, 8, 0x10, 0x80, 0x9c] {
+            assert_eq!(check_flags(flags), Ok(()), "{flags:#x}");
+        }
+        for flags in [3, 5, 6, 7, 0x83, 0x100] {
+            assert_eq!(check_flags(flags), Err(CUresult::INVALID_VALUE), "{flags:#x}");
+        }
+    }
 }

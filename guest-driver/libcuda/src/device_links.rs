@@ -10,19 +10,15 @@ use crate::process::initialised;
 
 /// CUatomicOperation has so many.
 const ATOMIC_OPERATIONS: u32 = 13;
-/// CU_EXEC_AFFINITY_TYPE_SM_COUNT is the only one.
-const EXEC_AFFINITY_TYPES: u32 = 1;
 /// CUdevice_P2PAttribute: performance rank, access, native atomics, arrays, partly native atomics.
 const P2P_ATTRIBUTES: std::ops::RangeInclusive<u32> = 1..=5;
 
 /// cuDeviceGetExecAffinitySupport: a context can be kept to some multiprocessors where MPS serves it, and it does not.
-pub unsafe fn cuDeviceGetExecAffinitySupport(to: *mut i32, kind: u32, dev: CUdevice) -> CUresult {
+/// Nor does it have any other type of affinity, of which driver 580 says so alike.
+pub unsafe fn cuDeviceGetExecAffinitySupport(to: *mut i32, _kind: u32, dev: CUdevice) -> CUresult {
     finish((|| {
         initialised()?.device(dev)?;
         not_null(to)?;
-        if kind >= EXEC_AFFINITY_TYPES {
-            return Err(CUresult::INVALID_VALUE);
-        }
         // SAFETY: not NULL; room for an int by CUDA's contract.
         unsafe { to.write(0) };
         Ok(())
@@ -97,10 +93,10 @@ pub unsafe fn cuDeviceGetP2PAttribute(
     finish((|| {
         initialised()?;
         not_null(value)?;
+        check_pair(from, to)?;
         if !P2P_ATTRIBUTES.contains(&number) {
             return Err(CUresult::INVALID_VALUE);
         }
-        check_pair(from, to)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.
         unsafe { value.write(0) };
         Ok(())

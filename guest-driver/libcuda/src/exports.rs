@@ -68,6 +68,20 @@ fn refuse(name: &'static str) -> CUresult {
     CUresult::NOT_SUPPORTED
 }
 
+/// Gives an entry point code of its own: equal ones would become one address, and programs that ask for a symbol by name
+/// (cuGetProcAddress, dlsym) can compare.
+macro_rules! distinct {
+    ($export:ident) => {
+        // SAFETY: a comment; there is no instruction.
+        unsafe {
+            core::arch::asm!(
+                concat!("/* ", stringify!($export), " */"),
+                options(nomem, nostack, preserves_flags)
+            )
+        }
+    };
+}
+
 macro_rules! export {
     ($chapter:ident; $($half:ident $thread:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*);)*) => {
         mod $chapter {
@@ -80,6 +94,7 @@ macro_rules! export {
     (@one generic plain $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the stub's own.
             travelling(|| unsafe { cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg),*) })
         }
@@ -87,6 +102,7 @@ macro_rules! export {
     (@one generic perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: as for the plain function.
             travelling(|| crate::thread::per_thread_default(|| unsafe {
                 cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg.per_thread()),*)
@@ -96,6 +112,7 @@ macro_rules! export {
     (@one custom plain $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
             travelling(|| unsafe { crate::exports::custom::$row($($arg),*) })
         }
@@ -103,6 +120,7 @@ macro_rules! export {
     (@one custom perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: as for the plain function.
             travelling(|| crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
         }
@@ -110,6 +128,7 @@ macro_rules! export {
     (@one local plain $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
             guarded(|| unsafe { crate::exports::custom::$row($($arg),*) })
         }
@@ -117,6 +136,7 @@ macro_rules! export {
     (@one local perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
+            distinct!($export);
             // SAFETY: as for the plain function.
             guarded(|| crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
         }
@@ -144,6 +164,7 @@ mod custom {
     pub use crate::device_links::*;
     pub use crate::entry::*;
     pub use crate::enumerate::*;
+    pub use crate::event::*;
     pub use crate::export_table::cuGetExportTable;
     pub use crate::function::*;
     pub use crate::graph::*;

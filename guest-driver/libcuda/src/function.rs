@@ -173,17 +173,29 @@ pub unsafe fn cuFuncGetAttribute(value: *mut i32, attribute: i32, function: CUfu
         not_null(value)?;
         let process = initialised()?;
         process.alive()?;
-        let found = find(process, function.0)?.attribute(attribute)?;
+        // A kernel launches as a function does, and is none here: its attributes are a device's (cuKernelGetAttribute).
+        let record = process.objects.functions.get(function.0).ok_or(CUresult::INVALID_HANDLE)?;
+        let found = record.attribute(attribute)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.
         unsafe { value.write(found) };
         Ok(())
     })())
 }
 
+/// The number is an attribute's: the driver reads beyond its own table at others, and may crash.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE.
+pub fn check_attribute(number: i32) -> CuResult<()> {
+    let known = usize::try_from(number).is_ok_and(|number| number < func_attribute::COUNT);
+    if known { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
+
 /// cuFuncSetAttribute.
 pub unsafe fn cuFuncSetAttribute(function: CUfunction, attribute: i32, value: i32) -> CUresult {
     finish((|| {
         let record = find(initialised()?, function.0)?;
+        check_attribute(attribute)?;
         let info = gate::call::<row::cuFuncSetAttribute>((function, attribute, value))?;
         record.update(&info);
         Ok(())
@@ -223,7 +235,12 @@ pub unsafe fn cuFuncGetParamInfo(
     size: *mut usize,
 ) -> CUresult {
     finish((|| {
-        let record = find(initialised()?, function.0)?;
+        let process = initialised()?;
+        // Driver 580 has no word of its own for a function that is NULL here.
+        if function.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let record = find(process, function.0)?;
         // SAFETY: CUDA's contract is the callee's.
         unsafe { give_param(&record, index, offset, size) }
     })())

@@ -207,6 +207,9 @@ pub fn send(image: &[u8]) -> CuResult<u64> {
     Ok(number)
 }
 
+/// CU_JIT_NUM_OPTIONS of CUDA 13.0.
+const JIT_OPTIONS: u32 = 35;
+
 /// The JIT options of a load call, sorted into what travels and what comes back.
 #[derive(Default)]
 pub struct JitOptions {
@@ -252,6 +255,7 @@ impl JitOptions {
                     });
                     return Err(CUresult::NOT_SUPPORTED);
                 }
+                JIT_OPTIONS.. => return Err(CUresult::INVALID_VALUE),
                 _ => {
                     read.travelling.extend_from_slice(&u64::from(option).to_le_bytes());
                     // Values are pointer-sized words of which a 32-bit option uses the low half.
@@ -283,7 +287,8 @@ impl JitOptions {
                 unsafe {
                     at.copy_from_nonoverlapping(log.as_ptr(), count);
                     at.add(count).write(0);
-                    place.write(count as *mut c_void);
+                    // What is told of a log that does not fit is the buffer's size, NUL included.
+                    place.write(if count < log.len() { size } else { count } as *mut c_void);
                 }
             }
         }
@@ -337,6 +342,30 @@ mod tests {
             wrong[at] = value;
             // SAFETY: as much memory as the file has, and the wrong field is looked at first.
             assert_eq!(unsafe { bytes_of(wrong.as_ptr().cast()) }, Err(CUresult::INVALID_IMAGE), "{at:#x}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_cut_short_counts_its_buffer() {
+        let mut log = [b'x'; 8];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(4)];
+        // SAFETY: two options with their values, which live until the end.
+        let options = unsafe { JitOptions::read(2, [5, 6].as_ptr(), values.as_mut_ptr()) }.unwrap();
+        options.finish(&[], b"ab");
+        assert_eq!((&log[..4], values[1].addr()), (&b"ab\0x"[..], 2));
+        options.finish(&[], b"abcdef");
+        assert_eq!((&log[..5], values[1].addr()), (&b"abc\0x"[..], 4));
+    }
+
+    #[test]
+    fn options_of_no_known_number_are_refused() {
+        let mut value = std::ptr::null_mut();
+        for (number, expected) in
+            [(7, None), (17, Some(CUresult::NOT_SUPPORTED)), (35, Some(CUresult::INVALID_VALUE))]
+        {
+            // SAFETY: one option with its value.
+            let read = unsafe { JitOptions::read(1, &number, &mut value) };
+            assert_eq!(read.err(), expected, "{number}");
         }
     }
 }

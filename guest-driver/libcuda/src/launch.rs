@@ -338,8 +338,9 @@ pub unsafe fn cuOccupancyMaxActiveClusters(
     config: *const c_void,
 ) -> CUresult {
     finish((|| {
+        let process = crate::process::initialised()?;
         not_null(clusters)?;
-        crate::process::initialised()?.objects.check(f)?;
+        process.objects.check(f)?;
         // SAFETY: CUDA's contract with the caller.
         let (config, attributes) = unsafe { read_config(config) }?;
         let found = gate::call::<row::cuOccupancyMaxActiveClusters>((

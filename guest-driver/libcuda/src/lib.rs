@@ -56,6 +56,7 @@ pub mod device;
 pub mod device_links;
 pub mod entry;
 pub mod enumerate;
+pub mod event;
 pub mod export_table;
 pub mod exports;
 pub mod function;

@@ -261,6 +261,36 @@ pub unsafe fn cuLibraryGetGlobal(
     })())
 }
 
+/// cuLibraryGetManaged: there is a variable of that name, which is not supported, or there is none.
+pub unsafe fn cuLibraryGetManaged(
+    _dptr: *mut CUdeviceptr,
+    _bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(name.cast_mut())?;
+        record(process, library)?;
+        // SAFETY: not NULL; NUL-terminated by CUDA's contract.
+        let name = unsafe { CStr::from_ptr(name) };
+        match gate::call::<row::cuLibraryGetManaged>((library, name)) {
+            Err(CUresult::NOT_SUPPORTED) | Ok(()) => {
+                crate::log::say(|| {
+                    format!(
+                        "the __managed__ variable {} is not supported: it lies where the host's driver puts it, out of this \
+                         process's reach. A program that uses it ends with a segmentation fault",
+                        name.to_string_lossy()
+                    )
+                });
+                Err(CUresult::NOT_SUPPORTED)
+            }
+            Err(error) => Err(error),
+        }
+    })())
+}
+
 fn kernel_record(process: &Process, kernel: CUkernel) -> CuResult<Arc<FunctionRecord>> {
     process.objects.kernels.get(kernel.0).ok_or(CUresult::INVALID_HANDLE)
 }
@@ -352,6 +382,7 @@ pub unsafe fn cuKernelSetAttribute(attribute: i32, value: i32, kernel: CUkernel,
         let process = initialised()?;
         let host_device = process.host_ordinal(dev)?;
         let known = kernel_record(process, kernel)?;
+        function::check_attribute(attribute)?;
         let info = gate::call::<row::cuKernelSetAttribute>((attribute, value, kernel, host_device))?;
         known.update(&info);
         // Its functions in the contexts of that device follow.

@@ -259,6 +259,9 @@ pub unsafe fn cuModuleGetGlobal_v2(
         let process = initialised()?;
         process.alive()?;
         not_null(name.cast_mut())?;
+        if dptr.is_null() && bytes.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
         let record = record(process, module)?;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
         let name = unsafe { CStr::from_ptr(name) };

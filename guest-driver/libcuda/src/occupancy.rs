@@ -129,8 +129,13 @@ pub unsafe fn cuOccupancyMaxPotentialClusterSize(
     config: *const c_void,
 ) -> CUresult {
     finish((|| {
+        let process = initialised()?;
         not_null(size)?;
-        initialised()?.objects.check(f)?;
+        // As driver 580 here, unlike in the other questions.
+        if f.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        process.objects.check(f)?;
         // SAFETY: CUDA's contract with the caller.
         let (config, attributes) = unsafe { launch::read_config(config) }?;
         let found = gate::call::<row::cuOccupancyMaxPotentialClusterSize>((

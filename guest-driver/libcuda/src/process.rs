@@ -38,6 +38,8 @@ pub struct Process {
     pub primaries: Vec<Primary>,
     /// VGPU_STRICT=1: every call waits.
     pub strict: bool,
+    /// The primary context was reset after a fault.
+    fault_ended: AtomicBool,
 }
 
 static PROCESS: OnceLock<Process> = OnceLock::new();
@@ -145,6 +147,7 @@ fn connect() -> Result<Process, Failure> {
         pinned: Mutex::new(PinnedWindow::default()),
         primaries,
         strict: std::env::var_os("VGPU_STRICT").is_some_and(|v| v == "1"),
+        fault_ended: AtomicBool::new(false),
     })
 }
 
@@ -259,10 +262,29 @@ impl Process {
     pub fn alive(&self) -> CuResult<()> {
         match self.session.state() {
             SessionState::Live => Ok(()),
-            SessionState::Sticky(result) => Err(CUresult(result)),
+            SessionState::Sticky(result) => Err(self.after_fault(result)),
             SessionState::Dead(reason) => Err(death(reason)),
             SessionState::Opening => Err(CUresult::SYSTEM_NOT_READY),
         }
+    }
+
+    /// What every call answers after a fault: its result, until the primary context is reset, which ends all contexts for good.
+    #[cold]
+    fn after_fault(&self, result: u32) -> CUresult {
+        if self.fault_ended.load(Ordering::Relaxed) {
+            CUresult::CONTEXT_IS_DESTROYED
+        } else {
+            CUresult(result)
+        }
+    }
+
+    /// A primary context is reset after a fault. False where there was none.
+    pub fn end_fault(&self) -> bool {
+        let faulted = matches!(self.session.state(), SessionState::Sticky(_));
+        if faulted {
+            self.fault_ended.store(true, Ordering::Relaxed);
+        }
+        faulted
     }
 
     /// The devices that the process sees.

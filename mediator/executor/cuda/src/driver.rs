@@ -224,6 +224,7 @@ driver! {
     raw cuLibraryGetKernel [kernel: Raw] (library: Raw, name: *const c_char) [];
     safe cuLibraryGetModule [module: Raw] (library: Raw) [];
     raw cuLibraryGetGlobal [address: u64, len: usize] (library: Raw, name: *const c_char) [];
+    raw cuLibraryGetManaged [address: u64, len: usize] (library: Raw, name: *const c_char) [];
     safe cuLibraryGetKernelCount [count: u32] (library: Raw) [];
     raw cuLibraryEnumerateKernels [] (kernels: *mut Raw, count: u32, library: Raw) [];
     safe cuKernelGetName [name: Raw] (kernel: Raw) [];

@@ -348,7 +348,8 @@ fn launch_attributes_are_taken_or_refused_by_name() {
     assert_eq!(ex(&record(2, &[1])), refused);
     assert_eq!(ex(&record(2, &[0])), Ok(()));
     assert_eq!(ex(&record(7, &[])), refused);
-    assert_eq!(ex(&record(1000, &[])), refused);
+    assert_eq!(ex(&record(15, &[])), Err(CUresult::INVALID_VALUE), "no attribute has this number");
+    assert_eq!(ex(&record(1000, &[])), Err(CUresult::INVALID_VALUE));
     assert_eq!(ex(&record(6, &[1])[..71]), Err(CUresult::INVALID_VALUE));
 }
 

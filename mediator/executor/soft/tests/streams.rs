@@ -226,8 +226,9 @@ fn elapsed_time_is_measured_in_the_stream() {
     let ms = elapsed(&mut g, start, end).unwrap();
     assert!((30.0..2000.0).contains(&ms), "{ms} ms");
     assert_eq!(elapsed(&mut g, end, start), Ok(-ms));
-    assert_eq!(g.call::<event::row::cuEventCreate>((handle(9), 4)), Err(CUresult::NOT_SUPPORTED));
+    assert_eq!(g.call::<event::row::cuEventCreate>((handle(9), 4)), Err(CUresult::INVALID_VALUE));
     assert_eq!(g.call::<event::row::cuEventCreate>((handle(9), 6)), Err(CUresult::NOT_SUPPORTED));
+    assert_eq!(g.call::<event::row::cuEventCreate>((handle(9), 7)), Err(CUresult::NOT_SUPPORTED));
     assert_eq!(g.call::<event::row::cuEventCreate>((handle(9), 8)), Err(CUresult::INVALID_VALUE));
     assert_eq!(g.call::<event::row::cuEventCreate>((handle(1), 0)), Err(CUresult::INVALID_HANDLE));
 }

@@ -7,6 +7,7 @@ use cuda_api::calls::context::Host;
 use cuda_api::types::*;
 
 use crate::Cuda;
+use crate::calls::launch::enumerator;
 use crate::context::{Context, number};
 use crate::lock::read;
 use crate::session::contexts_mut;
@@ -99,11 +100,11 @@ impl Host for Cuda {
     }
 
     fn cuCtxGetLimit(&self, _: &mut Thread, limit: u32) -> CuResult<usize> {
-        self.driver.cuCtxGetLimit(limit).map(|(value,)| value)
+        self.driver.cuCtxGetLimit(enumerator(limit)?).map(|(value,)| value)
     }
 
     fn cuCtxSetLimit(&self, _: &mut Thread, limit: u32, value: usize) -> CuResult<()> {
-        self.driver.cuCtxSetLimit(limit, value)
+        self.driver.cuCtxSetLimit(enumerator(limit)?, value)
     }
 
     fn cuCtxSetFlags(&self, thread: &mut Thread, flags: u32) -> CuResult<()> {
@@ -117,7 +118,7 @@ impl Host for Cuda {
     }
 
     fn cuCtxSetSharedMemConfig(&self, _: &mut Thread, config: u32) -> CuResult<()> {
-        self.driver.cuCtxSetSharedMemConfig(config)
+        self.driver.cuCtxSetSharedMemConfig(enumerator(config)?)
     }
 
     fn cuCtxResetPersistingL2Cache(&self, _: &mut Thread) -> CuResult<()> {
@@ -125,7 +126,7 @@ impl Host for Cuda {
     }
 
     fn cuCtxGetExecAffinity(&self, _: &mut Thread, kind: u32) -> CuResult<u32> {
-        self.driver.cuCtxGetExecAffinity(kind).map(|([_, multiprocessors],)| multiprocessors)
+        self.driver.cuCtxGetExecAffinity(enumerator(kind)?).map(|([_, multiprocessors],)| multiprocessors)
     }
 
     fn cuCtxRecordEvent(&self, _: &mut Thread, ctx: CUcontext, event: CUevent) -> CuResult<()> {
@@ -220,6 +221,6 @@ impl Host for Cuda {
     }
 
     fn cuCtxSetCacheConfig(&self, _: &mut Thread, config: u32) -> CuResult<()> {
-        self.driver.cuCtxSetCacheConfig(config)
+        self.driver.cuCtxSetCacheConfig(enumerator(config)?)
     }
 }

@@ -10,8 +10,16 @@ use crate::Cuda;
 use crate::objects::Event;
 use crate::thread::Thread;
 
+/// CU_EVENT_INTERPROCESS.
+const INTERPROCESS: u32 = 4;
+/// CU_EVENT_DISABLE_TIMING, without which no event can be shared.
+const DISABLE_TIMING: u32 = 2;
+
 impl Host for Cuda {
     fn cuEventCreate(&self, thread: &mut Thread, event: CUevent, flags: u32) -> CuResult<()> {
+        if flags & (INTERPROCESS | DISABLE_TIMING) == INTERPROCESS {
+            return Err(CUresult::INVALID_VALUE);
+        }
         let context = thread.owner()?.clone();
         self.events.check_free(event)?;
         let (raw,) = self.driver.cuEventCreate(flags)?;

@@ -8,6 +8,7 @@ use cuda_api::CuResult;
 use cuda_api::types::*;
 
 use crate::Cuda;
+use crate::calls::launch::enumerator;
 use crate::context::{Context, number};
 use crate::driver::DevResource;
 use crate::lock::{lock, read};
@@ -87,18 +88,21 @@ impl Cuda {
     }
 
     pub(crate) fn device_resource(&self, dev: i32, kind: u32) -> CuResult<DeviceResource> {
+        let kind = enumerator(kind)?;
         let (device,) = self.driver.cuDeviceGet(dev)?;
         // SAFETY: room for a resource.
         self.named(None, |to| unsafe { self.driver.cuDeviceGetDevResource(device, to, kind) })
     }
 
     pub(crate) fn context_resource(&self, ctx: CUcontext, kind: u32) -> CuResult<DeviceResource> {
+        let kind = enumerator(kind)?;
         let context = read(&self.contexts).get(number(ctx)?)?;
         // SAFETY: room for a resource.
         self.named(Some(&context), |to| unsafe { self.driver.cuCtxGetDevResource(context.raw, to, kind) })
     }
 
     pub(crate) fn green_resource(&self, green: CUgreenCtx, kind: u32) -> CuResult<DeviceResource> {
+        let kind = enumerator(kind)?;
         let green = self.greens.get(green)?;
         // SAFETY: room for a resource.
         self.named(Some(&green.context), |to| unsafe {

@@ -23,6 +23,8 @@ const ACCESS_POLICY_WINDOW: u32 = 1;
 const COOPERATIVE: u32 = 2;
 const PROGRAMMATIC_EVENT: u32 = 7;
 const LAUNCH_COMPLETION_EVENT: u32 = 12;
+/// Device-updatable nodes.
+const DEVICE_UPDATABLE: u32 = 13;
 
 /// CU_LAUNCH_PARAM_BUFFER_POINTER, …_BUFFER_SIZE and …_END.
 const PARAM_POINTER: *mut c_void = std::ptr::without_provenance_mut(1);
@@ -45,8 +47,10 @@ pub(crate) enum Treatment {
     Range,
     /// It begins with an event.
     Event,
-    /// It is not known to be harmless.
+    /// It answers a handle, and is not carried.
     Refuse,
+    /// Driver 580 knows none of this number.
+    Unknown,
 }
 
 pub(crate) fn treatment(number: u32) -> Treatment {
@@ -56,8 +60,8 @@ pub(crate) fn treatment(number: u32) -> Treatment {
         0 | COOPERATIVE | 3..=6 | 8..=11 | 14 | 16 => Treatment::Pass,
         ACCESS_POLICY_WINDOW => Treatment::Range,
         PROGRAMMATIC_EVENT | LAUNCH_COMPLETION_EVENT => Treatment::Event,
-        // Device-updatable nodes (13) answer a handle; higher numbers may hold anything.
-        _ => Treatment::Refuse,
+        DEVICE_UPDATABLE => Treatment::Refuse,
+        _ => Treatment::Unknown,
     }
 }
 
@@ -94,6 +98,7 @@ impl Cuda {
                     self.warn_once(&format!("launch attribute {number} is not supported"));
                     return Err(CUresult::NOT_SUPPORTED);
                 }
+                Treatment::Unknown => return Err(CUresult::INVALID_VALUE),
             }
         }
         Ok(found)
@@ -134,6 +139,17 @@ impl Cuda {
         // long as the kernel's (checked above).
         unsafe { self.driver.cuLaunchKernelEx(&raw const config, function.raw, std::ptr::null_mut(), extra) }
     }
+}
+
+/// The number is an attribute's: the driver crashes at -1.
+pub(crate) fn check_attribute(number: i32) -> CuResult<()> {
+    let known = usize::try_from(number).is_ok_and(|number| number < func_attribute::COUNT);
+    if known { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
+}
+
+/// An enumerator that the driver takes for a signed number, and may look up in a table: a negative one never reaches it.
+pub(crate) fn enumerator(value: u32) -> CuResult<u32> {
+    if i32::try_from(value).is_ok() { Ok(value) } else { Err(CUresult::INVALID_VALUE) }
 }
 
 /// The parameter buffer is exactly the kernel's.
@@ -223,16 +239,17 @@ impl Host for Cuda {
         value: i32,
     ) -> CuResult<FunctionInfo> {
         let function = self.function(hfunc)?;
+        check_attribute(attrib)?;
         self.driver.cuFuncSetAttribute(function.raw, attrib, value)?;
         Ok(function.info(self.driver, thread.device()))
     }
 
     fn cuFuncSetCacheConfig(&self, _: &mut Thread, hfunc: CUfunction, config: u32) -> CuResult<()> {
-        self.driver.cuFuncSetCacheConfig(self.function(hfunc)?.raw, config)
+        self.driver.cuFuncSetCacheConfig(self.function(hfunc)?.raw, enumerator(config)?)
     }
 
     fn cuFuncSetSharedMemConfig(&self, _: &mut Thread, hfunc: CUfunction, config: u32) -> CuResult<()> {
-        self.driver.cuFuncSetSharedMemConfig(self.function(hfunc)?.raw, config)
+        self.driver.cuFuncSetSharedMemConfig(self.function(hfunc)?.raw, enumerator(config)?)
     }
 
     fn cuFuncIsLoaded(&self, _: &mut Thread, function: CUfunction) -> CuResult<u32> {
@@ -278,6 +295,10 @@ impl Host for Cuda {
         block_size: i32,
     ) -> CuResult<usize> {
         let raw = self.function(func)?.raw;
+        // The driver divides by both.
+        if num_blocks <= 0 || block_size <= 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
         let found = self.driver.cuOccupancyAvailableDynamicSMemPerBlock(raw, num_blocks, block_size);
         found.map(|(bytes,)| bytes)
     }
@@ -330,12 +351,22 @@ mod tests {
     fn attributes_with_addresses_or_handles_do_not_pass_as_they_are() {
         assert_eq!(treatment(1), Treatment::Range);
         assert_eq!((treatment(7), treatment(12)), (Treatment::Event, Treatment::Event));
-        for number in [13, 15, 17, 63, u32::MAX] {
-            assert_eq!(treatment(number), Treatment::Refuse, "{number}");
+        assert_eq!(treatment(13), Treatment::Refuse);
+        for number in [15, 17, 63, u32::MAX] {
+            assert_eq!(treatment(number), Treatment::Unknown, "{number}");
         }
         for number in [0, 2, 3, 4, 5, 6, 8, 9, 10, 11, 14, 16] {
             assert_eq!(treatment(number), Treatment::Pass, "{number}");
         }
+    }
+
+    #[test]
+    fn numbers_that_crash_the_driver_do_not_reach_it() {
+        for number in [i32::MIN, -1, 16, i32::MAX] {
+            assert_eq!(check_attribute(number), Err(CUresult::INVALID_VALUE), "{number}");
+        }
+        assert!((0..16).all(|number| check_attribute(number).is_ok()));
+        assert_eq!((enumerator(4), enumerator(u32::MAX)), (Ok(4), Err(CUresult::INVALID_VALUE)));
     }
 
     #[test]

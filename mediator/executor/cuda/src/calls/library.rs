@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use cuda_api::CuResult;
 use cuda_api::calls::library::Host;
+use cuda_api::host::Base as _;
 use cuda_api::types::*;
 
 use crate::Cuda;
+use crate::calls::launch::{check_attribute, enumerator};
 use crate::calls::module::{Loaded, params};
 use crate::jit::Options;
 use crate::objects::{Function, Library, Module, Source};
@@ -102,6 +104,13 @@ impl Host for Cuda {
         Ok((at, len))
     }
 
+    fn cuLibraryGetManaged(&self, _: &mut Thread, library: CUlibrary, name: &CStr) -> CuResult<()> {
+        let library = self.libraries.get(library)?;
+        // SAFETY: a NUL-terminated string that outlives the call. The variable's address stays here.
+        unsafe { self.driver.cuLibraryGetManaged(library.raw, name.as_ptr()) }?;
+        Err(self.unsupported("a __managed__ variable"))
+    }
+
     fn cuLibraryGetKernelCount(&self, _: &mut Thread, library: CUlibrary) -> CuResult<u32> {
         self.driver.cuLibraryGetKernelCount(self.libraries.get(library)?.raw).map(|(count,)| count)
     }
@@ -134,6 +143,7 @@ impl Host for Cuda {
         dev: i32,
     ) -> CuResult<FunctionInfo> {
         let kernel = self.kernels.get(kernel)?;
+        check_attribute(attrib)?;
         let (device,) = self.driver.cuDeviceGet(dev)?;
         self.with_any_context(thread, || {
             self.driver.cuKernelSetAttribute(attrib, value, kernel.raw, device)?;
@@ -150,6 +160,6 @@ impl Host for Cuda {
     ) -> CuResult<()> {
         let kernel = self.kernels.get(kernel)?;
         let (device,) = self.driver.cuDeviceGet(dev)?;
-        self.driver.cuKernelSetCacheConfig(kernel.raw, config, device)
+        self.driver.cuKernelSetCacheConfig(kernel.raw, enumerator(config)?, device)
     }
 }

@@ -74,10 +74,8 @@ impl Soft {
                 5 | 11 => "cluster scheduling",
                 7 | 12 => "a launch event",
                 13 => "device-updatable nodes",
-                other => {
-                    self.warn_once(&format!("cuLaunchKernelEx: launch attribute {other} is not supported"));
-                    return Err(CUresult::NOT_SUPPORTED);
-                }
+                16 => "NVLink-centric scheduling",
+                _ => return Err(CUresult::INVALID_VALUE),
             };
             self.warn_once(&format!("cuLaunchKernelEx: {name} (launch attribute {id}) is not supported"));
             return Err(CUresult::NOT_SUPPORTED);

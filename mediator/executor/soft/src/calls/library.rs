@@ -73,6 +73,12 @@ impl Host for Soft {
         self.variable(&*self.libraries.get(library)?, context, name(wanted)?)
     }
 
+    fn cuLibraryGetManaged(&self, _: &mut Thread, library: CUlibrary, _: &core::ffi::CStr) -> CuResult<()> {
+        // PTX with such a variable is not read here.
+        self.libraries.get(library)?;
+        Err(CUresult::NOT_FOUND)
+    }
+
     fn cuLibraryGetKernelCount(&self, _: &mut Thread, library: CUlibrary) -> CuResult<u32> {
         Ok(self.libraries.get(library)?.kernel_count())
     }
