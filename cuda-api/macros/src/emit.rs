@@ -329,7 +329,7 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
                 // Elements of several bytes are aligned, and rows do not overlap: the driver refuses anything else at once.
                 let element: Vec<Expr> = factors(e)?.into_iter().filter_map(|f| f.err()).collect();
                 if !element.is_empty() {
-                    checks.push(quote!(crate::guest::aligned(#n, crate::wire::product(&[#(#element),*])?)?;));
+                    checks.push(quote!(if #len != 0 { crate::guest::aligned(#n, crate::wire::product(&[#(#element),*])?)?; }));
                 }
                 if let Expr::Call(c) = e {
                     let parts = c.args.iter().map(product).collect::<Result<Vec<_>>>()?;

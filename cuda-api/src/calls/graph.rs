@@ -46,7 +46,8 @@ cuda_api_macros::calls! { graph;
     /// Makes an executable graph; the guest names it.
     0x0b10 sync may_block fn cuGraphInstantiateWithFlags(new phGraphExec: CUgraphExec, handle hGraph: CUgraph, flags: u64);
     /// Launches an executable graph.
-    0x0b11 posted ptsz fn cuGraphLaunch(handle hGraphExec: CUgraphExec, handle hStream: CUstream);
+    0x0b7c posted custom "guest-driver/libcuda/src/graph.rs" ptsz fn cuGraphLaunch(hGraphExec: CUgraphExec, hStream: CUstream)
+        wire (hGraphExec: CUgraphExec, hStream: CUstream);
     /// Ends an executable graph.
     0x0b12 sync may_block fn cuGraphExecDestroy(free hGraphExec: CUgraphExec);
     /// Ends a graph.

@@ -106,8 +106,13 @@ fn pci_text(dev: CUdevice) -> CuResult<String> {
 /// cuDeviceGetPCIBusId.
 pub unsafe fn cuDeviceGetPCIBusId(text: *mut c_char, len: i32, dev: CUdevice) -> CUresult {
     finish((|| {
+        let address = pci_text(dev)?;
+        if usize::try_from(len).is_ok_and(|room| room <= address.len()) {
+            // Half an address is none.
+            return Err(CUresult::INVALID_VALUE);
+        }
         // SAFETY: CUDA's contract: room for `len` bytes.
-        unsafe { give_text(text, len, &pci_text(dev)?) }
+        unsafe { give_text(text, len, &address) }
     })())
 }
 

@@ -53,6 +53,24 @@ pub unsafe fn cuModuleEnumerateFunctions(to: *mut CUfunction, count: u32, module
     })())
 }
 
+/// Every function of a module.
+///
+/// # Errors
+/// What cuModuleGetFunctionCount and cuModuleEnumerateFunctions answer.
+pub fn functions_of(module: CUmodule) -> CuResult<Vec<CUfunction>> {
+    let process = initialised()?;
+    process.alive()?;
+    process.objects.check(module)?;
+    let count = gate::call::<module::row::cuModuleGetFunctionCount>((module,))?;
+    let mut functions = Vec::new();
+    let page = |first| gate::call::<module::row::cuModuleEnumerateFunctions>((module, first));
+    for_each_name(count, page, |_, name| {
+        functions.push(crate::module::function_named(process, module, name)?);
+        Ok(())
+    })?;
+    Ok(functions)
+}
+
 /// cuLibraryEnumerateKernels.
 pub unsafe fn cuLibraryEnumerateKernels(to: *mut CUkernel, count: u32, library: CUlibrary) -> CUresult {
     finish((|| {

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cuda_api::calls::graph::row;
 use cuda_api::graph_node::list;
@@ -15,11 +16,36 @@ use cuda_api::{CUresult, CuResult};
 
 use crate::exports::PerThread as _;
 use crate::objects::lock;
+use crate::order::Use;
 use crate::process::{Process, initialised};
 use crate::{gate, thread};
 
 /// CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD.
 const INSTANTIATE_UPLOAD: u64 = 2;
+
+/// Graphs of this process allocate: what a launch answers depends on the launches before it.
+static ALLOCATES: AtomicBool = AtomicBool::new(false);
+
+/// A graph has got an allocation.
+pub fn allocates() {
+    ALLOCATES.store(true, Ordering::Relaxed);
+}
+
+/// cuGraphLaunch. The first launch of each graph waits for its answer: the driver looks at some parameters only then.
+pub unsafe fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        process.objects.check(exec)?;
+        process.objects.check(stream)?;
+        let again = process.objects.graph_execs.claim(exec.0, 1) == Use::Own;
+        if again && !ALLOCATES.load(Ordering::Relaxed) {
+            gate::post::<row::cuGraphLaunch>((exec, stream))
+        } else {
+            gate::call::<row::cuGraphLaunch>((exec, stream))
+        }
+    })())
+}
 
 /// The caller's nodes.
 ///

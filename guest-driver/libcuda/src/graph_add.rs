@@ -22,6 +22,7 @@ use crate::ranges::{Range, RangeKind};
 /// Memory that a graph will allocate is known from now on. The driver uses its addresses for other graphs when this one is gone.
 fn hold(process: &Process, address: u64, len: u64, device: i32) -> CuResult<()> {
     process.reservations.keep(address, len).map_err(|_| CUresult::OUT_OF_MEMORY)?;
+    crate::graph::allocates();
     process.ranges.insert_pooled(Range {
         start: address,
         len,

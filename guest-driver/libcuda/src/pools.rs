@@ -335,6 +335,9 @@ fn allocate(to: *mut CUdeviceptr, len: usize, pool: CUmemoryPool, stream: CUstre
         }
     }
     let (at, captured) = outcome?;
+    if captured {
+        crate::graph::allocates();
+    }
     // Its pool may have no name yet, and a program that asks for it gets the one that is named now.
     let owner = if owner.is_null() { with_pools(process, device, |pools| pools.current)? } else { owner };
     process.ranges.insert_pooled(Range {

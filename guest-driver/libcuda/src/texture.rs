@@ -24,9 +24,11 @@ const PITCH_2D: u32 = 3;
 #[derive(Clone, Copy)]
 struct Descriptor {
     kind: u32,
+    padding: u32,
     /// As the kind says: a handle; an address, format and channels, and sizes.
     fields: [u64; 16],
     flags: u32,
+    padding_2: u32,
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 144);
@@ -77,7 +79,8 @@ impl Descriptor {
         fields[2] = resource.width;
         fields[3] = resource.height;
         fields[4] = resource.pitch;
-        let descriptor = Descriptor { kind: resource.kind, fields, flags: resource.flags };
+        let descriptor =
+            Descriptor { kind: resource.kind, padding: 0, fields, flags: resource.flags, padding_2: 0 };
         // SAFETY: by this function's contract.
         unsafe { to.cast::<Descriptor>().write_unaligned(descriptor) };
     }

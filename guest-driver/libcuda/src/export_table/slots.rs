@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
-use cuda_api::types::{CUcontext, CUmodule, CUstream, STREAM_DEFAULT, STREAM_LEGACY};
+use cuda_api::types::{CUcontext, CUfunction, CUmodule, CUstream, STREAM_DEFAULT, STREAM_LEGACY};
 use cuda_api::{CUresult, CuResult};
 
 /// Writes a result where the caller wants it.
@@ -249,5 +249,31 @@ pub(super) mod tools_context {
             CUresult::SUCCESS => Ok(id),
             error => Err(error),
         }
+    }
+}
+
+/// TOOLSMOD.
+pub(super) mod tools_module {
+    use super::*;
+
+    /// What a caller wants to be told of each function: its own data, and the function.
+    type Each = unsafe extern "C" fn(*mut c_void, CUfunction) -> u32;
+
+    /// Tells the caller of every function of a module; cuFFT asks after each image that it has loaded. 1 where all were
+    /// told, which is what cuFFT takes for success, else 0.
+    pub unsafe extern "C" fn functions(
+        _ctx: CUcontext,
+        module: CUmodule,
+        each: Option<Each>,
+        data: *mut c_void,
+    ) -> u32 {
+        let Some(each) = each else { return 0 };
+        // All of them first: the caller may call the driver from within.
+        let Ok(functions) = crate::enumerate::functions_of(module) else { return 0 };
+        for function in functions {
+            // SAFETY: the caller's function, with the data that goes with it.
+            unsafe { each(data, function) };
+        }
+        1
     }
 }

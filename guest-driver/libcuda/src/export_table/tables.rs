@@ -3,7 +3,9 @@
 use cuda_api::CUresult;
 
 use super::layout::{Table, Word, table};
-use super::slots::{cls, context_checks, integrity, runtime, runtime_hooks, tools_context, tools_tls};
+use super::slots::{
+    cls, context_checks, integrity, runtime, runtime_hooks, tools_context, tools_module, tools_tls,
+};
 
 /// What cudart alone needs of the driver.
 pub(super) static RUNTIME: Table<13> = table!("CUDART" words 13 [
@@ -44,7 +46,7 @@ pub(super) static TOOLS_CONTEXT: Table<93> = table!("TOOLSCTX" words 93 [
 
 /// Modules and their functions, for tools; cuFFT asks it too.
 pub(super) static TOOLS_MODULE: Table<99> = table!("TOOLSMOD" words 99 [
-    1, 2, 3, 4, 5, 6, 7, 8, 9,
+    1, 2, 3, 4, 5, 6, 7 => tools_module::functions, 8, 9,
     10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
     30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49,
     50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69,

@@ -107,7 +107,7 @@ fn a_slot_that_is_not_served_says_so() {
     for function in [
         slot(&tables::RUNTIME, 1),
         slot(&tables::TOOLS_CONTEXT, 92),
-        slot(&tables::TOOLS_MODULE, 7),
+        slot(&tables::TOOLS_MODULE, 5),
         slot(&tables::CUPTI, 66),
     ] {
         // SAFETY: it looks at no argument.

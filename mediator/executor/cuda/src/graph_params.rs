@@ -425,13 +425,29 @@ impl Cuda {
                 to.copy_from_slice(&bytes);
             }
         } else if found.extra != 0 {
-            // SAFETY: a list of pairs that ends, in which this executor names a buffer and then its size.
-            let pairs: Vec<Raw> = unsafe { list(raw(found.extra)?, 4) };
-            let [1, buffer, 2, size] = pairs.as_slice() else { return Err(CUresult::NOT_SUPPORTED) };
+            let (mut buffer, mut size, mut at) = (0, 0, raw(found.extra)?);
+            // A list of pairs that ends with 0: a buffer's address (1) and the address of its size (2), in the driver's order.
+            for _ in 0..2 {
+                // SAFETY: the list has ended if its key is 0, and has a value beside any other.
+                match unsafe { list::<Raw>(at, 1) }[..] {
+                    [key @ (1 | 2)] => {
+                        // SAFETY: as above.
+                        let pair = unsafe { list::<Raw>(at, 2) };
+                        let value = pair.get(1).copied().unwrap_or(0);
+                        *(if key == 1 { &mut buffer } else { &mut size }) = value;
+                    }
+                    _ => break,
+                }
+                at = at.wrapping_add(2 * size_of::<Raw>());
+            }
+            if buffer == 0 || size == 0 {
+                self.warn_once("a kernel node's parameter buffer is not told");
+                return Err(CUresult::NOT_SUPPORTED);
+            }
             // SAFETY: the value of that key is the address of the size.
-            let size = unsafe { list::<usize>(*size, 1) }.first().copied().unwrap_or(0).min(data.len());
+            let size = unsafe { list::<usize>(size, 1) }.first().copied().unwrap_or(0).min(data.len());
             // SAFETY: as many bytes as the list says.
-            let bytes: Vec<u8> = unsafe { list(*buffer, size) };
+            let bytes: Vec<u8> = unsafe { list(buffer, size) };
             if let Some(to) = data.get_mut(..bytes.len()) {
                 to.copy_from_slice(&bytes);
             }
