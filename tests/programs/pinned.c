@@ -92,7 +92,7 @@ static void alloc(void)
     attributes(data, len);
     CHECK(cuMemHostGetFlags(&flags, data));
     EXPECT(flags & CU_MEMHOSTALLOC_DEVICEMAP);
-    ANSWERS(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, cuMemHostUnregister(data));
+    ANSWERS(CUDA_ERROR_INVALID_VALUE, cuMemHostUnregister(data));
     CHECK(cuMemFreeHost(data));
     ANSWERS(CUDA_ERROR_INVALID_VALUE, cuMemFreeHost(data));
     ANSWERS(CUDA_ERROR_INVALID_VALUE, cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address(data)));
