@@ -288,7 +288,8 @@ int main(void)
     cuGetProcAddress("cuNoSuchFunction", &f, 12000, 0, &status);
     EXPECT(!f && status == CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND);
     /* A call that is not carried says so. */
-    ANSWERS(CUDA_ERROR_NOT_SUPPORTED, cuLaunchHostFunc(0, free, 0));
+    ANSWERS(CUDA_ERROR_NOT_SUPPORTED,
+            cuFlushGPUDirectRDMAWrites(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX, CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER));
     CHECK(cuCtxSynchronize());
     printf("api: right\n");
     return 0;

@@ -7,7 +7,8 @@ use cuda_api::calls::context::row as contexts;
 use cuda_api::calls::copy::row as copies;
 use cuda_api::calls::memory::row as memory;
 use cuda_api::calls::stream::row as streams;
-use cuda_api::types::{CUcontext, CUstream, HandleKind, pack_handle};
+use cuda_api::calls::texture::row as textures;
+use cuda_api::types::{CUarray, CUcontext, CUstream, HandleKind, pack_handle};
 use cuda_api::wire::{Bulk, Fill, Reader, Wire};
 use cuda_api::{CUresult, Call};
 use harness::wheels::Toolkit;
@@ -35,10 +36,15 @@ impl Guest {
             device.open_session(&OpenParams { fingerprint: cuda_api::fingerprint(), env: &[] }).unwrap();
         let ring = session.create_ring().unwrap();
         let mut guest = Guest { session, ring, context: 0 };
-        let context = CUcontext(pack_handle(HandleKind::Context, 1, 1));
+        let context = guest.whole_context();
         guest.call::<contexts::cuDevicePrimaryCtxRetain>((context, 0, 0)).unwrap();
         guest.context = u32::try_from(context.0 & 0xffff_ffff).unwrap();
         guest
+    }
+
+    /// The primary context's handle.
+    fn whole_context(&self) -> CUcontext {
+        CUcontext(pack_handle(HandleKind::Context, 1, 1))
     }
 
     /// Sends a call's frame and waits for its reply.
@@ -96,6 +102,16 @@ impl Refusals<'_> {
         self.refused::<copies::cuMemcpyDtoD_v2>((good, at, n), at, len);
         self.refused::<copies::cuMemcpyDtoDAsync_v2>((at, good, n, STREAM), at, len);
         self.refused::<copies::cuMemcpyDtoDAsync_v2>((good, at, n, STREAM), at, len);
+        // The ranges are looked at before the array, of which there is none.
+        let (array, context) = (CUarray(pack_handle(HandleKind::Array, 1, 1)), self.guest.whole_context());
+        self.refused::<copies::cuMemcpyPeer>((at, context, good, context, n), at, len);
+        self.refused::<copies::cuMemcpyPeer>((good, context, at, context, n), at, len);
+        self.refused::<copies::cuMemcpyPeerAsync>((at, context, good, context, n, STREAM), at, len);
+        self.refused::<copies::cuMemcpyPeerAsync>((good, context, at, context, n, STREAM), at, len);
+        self.refused::<textures::cuMemcpyAtoD_v2>((at, array, 0, n), at, len);
+        self.refused::<textures::cuMemcpyDtoA_v2>((array, 0, at, n), at, len);
+        self.refused::<copies::vgpuArrayFromHost>((array, 0, at, n, STREAM), at, len);
+        self.refused::<copies::vgpuArrayToHost>((at, array, 0, n, STREAM), at, len);
         self.refused::<copies::cuMemsetD8_v2>((at, 0, n), at, len);
         self.refused::<copies::cuMemsetD8Async>((at, 0, n, STREAM), at, len);
         self.refused::<copies::cuMemsetD16_v2>((at, 0, halves), at, len);
