@@ -35,7 +35,9 @@ impl<'a> Sessions<'a> {
     }
 
     fn get(&mut self) -> Result<&mut (Session, Things)> {
-        if self.played >= CASES_PER_SESSION
+        // Behind a call that does not come back, each case would wait in vain.
+        let jammed = self.current.as_ref().is_some_and(|(session, _)| session.jammed);
+        if (jammed || self.played >= CASES_PER_SESSION)
             && let Some((session, _)) = self.current.take()
         {
             session.close()?;
@@ -79,11 +81,13 @@ impl<'a> Sessions<'a> {
 fn play(session: &mut Session, call: u32, flags: u32, context: u32, args: &[u8]) -> Result<Option<u32>> {
     let ticket = session.ticket();
     session.push(&frame(call, flags, context, ticket, args))?;
-    if flags & FRAME_WAIT != 0 {
-        return Ok(session.reply(ticket, CALL_LIMIT));
+    if flags & FRAME_WAIT == 0 {
+        session.jammed = !session.drained(CALL_LIMIT);
+        return Ok(None);
     }
-    session.drained(CALL_LIMIT);
-    Ok(None)
+    let answer = session.reply(ticket, CALL_LIMIT);
+    session.jammed = answer.is_none();
+    Ok(answer)
 }
 
 fn flags(random: &mut Random) -> u32 {

@@ -138,6 +138,8 @@ pub struct Session {
     staging: Option<Shared>,
     last_ticket: u64,
     last_probe: u64,
+    /// A call does not come back.
+    pub jammed: bool,
 }
 
 /// OPEN_SESSION's body, as libcuda sends it.
@@ -172,7 +174,18 @@ impl Session {
         let ring = add_ring(&mut packets, slot, SPOILT)?;
         let probe = add_ring(&mut packets, slot, PROBE)?;
         let (last_ticket, last_probe) = (CASE_TICKETS, PROBE_TICKETS);
-        Ok(Session { packets, slot, page, kick, ring, probe, staging: None, last_ticket, last_probe })
+        Ok(Session {
+            packets,
+            slot,
+            page,
+            kick,
+            ring,
+            probe,
+            staging: None,
+            last_ticket,
+            last_probe,
+            jammed: false,
+        })
     }
 
     /// One with everything that a program has.
