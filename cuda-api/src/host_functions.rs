@@ -151,6 +151,7 @@ impl HostFunctions {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test's
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};

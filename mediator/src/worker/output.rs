@@ -107,6 +107,7 @@ impl DeviceOutput for Output {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test's
 mod tests {
     use super::*;
 

@@ -438,7 +438,7 @@ impl Cuda {
                     }
                     _ => break,
                 }
-                at = at.wrapping_add(2 * size_of::<Raw>());
+                at = at.wrapping_add(size_of::<[Raw; 2]>());
             }
             if buffer == 0 || size == 0 {
                 self.warn_once("a kernel node's parameter buffer is not told");
