@@ -7,6 +7,7 @@
 //! cuBLASLt crashes without its own, and JAX refuses a driver without CUPTI's, though it never profiles. The other tables
 //! of profilers, debuggers and graphics are unknown UUIDs here.
 
+mod compiler;
 mod layout;
 mod slots;
 mod tables;
@@ -29,6 +30,7 @@ fn find(uuid: u128) -> Option<*const c_void> {
         0x21318c60_97143248_8ca641ff_7324c8f2 => tables::TOOLS_CONTEXT.address(),
         0x6e163fbe_b958444d_835ce182_aff1991e => tables::TOOLS_MODULE.address(),
         0x1734dc26_800d4745_8726c0f1_e7dd8bca => tables::CUBLASLT.address(),
+        0xda9151d3_3ae6cc41_a5c04f26_d533e328 => tables::COMPILER.address(),
         0x7cb63f9b_9ca48e42_a484beb6_6e6aed7f => tables::CUPTI.address(),
         _ => return None,
     })

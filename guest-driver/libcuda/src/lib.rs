@@ -47,6 +47,7 @@ pub mod array;
 pub mod array_copy;
 pub mod capture;
 pub mod cls;
+pub mod compile_cache;
 pub mod context;
 pub mod context_settings;
 pub mod copy;

@@ -64,7 +64,8 @@ fn choose(
 }
 
 /// True where the environment comes from somebody with fewer rights than the process: set-user-id programs.
-fn environment_is_foreign() -> bool {
+#[must_use]
+pub fn environment_is_foreign() -> bool {
     // SAFETY: reads the auxiliary vector.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

@@ -2,6 +2,7 @@
 
 use cuda_api::CUresult;
 
+use super::compiler;
 use super::layout::{Table, Word, table};
 use super::slots::{
     cls, context_checks, integrity, runtime, runtime_hooks, tools_context, tools_module, tools_tls,
@@ -57,6 +58,11 @@ pub(super) static TOOLS_MODULE: Table<99> = table!("TOOLSMOD" words 99 [
 /// A table without a public name that cuBLASLt 13 asks for before most matrix products: it crashes without the table, and
 /// does without the one slot that it then calls (4, two results).
 pub(super) static CUBLASLT: Table<11> = table!("1734DC26" words 11 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+
+/// NVRTC's cache of what it has compiled.
+pub(super) static COMPILER: Table<7> = table!("NVRTC" words 7 [
+    1 => compiler::open, 2 => compiler::close, 3 => compiler::find, 4 => compiler::store, 5, 6 => compiler::release
+]);
 
 /// CUPTI's main table. No slot is served: profiling cannot be offered.
 pub(super) static CUPTI: Table<67> = table!("CUPTI" words 67 [
