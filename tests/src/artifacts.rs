@@ -66,16 +66,22 @@ fn succeed(mut command: Command, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// A program of the workspace. It is built as a part of the whole workspace, so that what it depends on has the features, and
+/// is the very build, that the tests have.
+fn program(name: &str, profile: Profile) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--bin", name]).args(profile.arguments());
+    succeed(command, &format!("cargo build --bin {name}"))?;
+    Ok(repository().join("target").join(profile.folder()).join(name))
+}
+
 /// The daemon `vhost-user-vgpu`.
 ///
 /// # Errors
 /// When it does not build; the compiler's messages are part of the error.
 pub fn daemon(profile: Profile) -> Result<PathBuf> {
     step("building the daemon");
-    let mut command = cargo();
-    command.args(["build", "--package", "vhost-backend"]).args(profile.arguments());
-    succeed(command, "cargo build --package vhost-backend")?;
-    Ok(repository().join("target").join(profile.folder()).join("vhost-user-vgpu"))
+    program("vhost-user-vgpu", profile)
 }
 
 /// The program `hostile-guest`, which attacks the kernel module from within a VM.
@@ -84,10 +90,7 @@ pub fn daemon(profile: Profile) -> Result<PathBuf> {
 /// As for [`daemon`].
 pub fn hostile_guest(profile: Profile) -> Result<PathBuf> {
     step("building hostile-guest");
-    let mut command = cargo();
-    command.args(["build", "--package", "hostile", "--bin", "hostile-guest"]).args(profile.arguments());
-    succeed(command, "cargo build --package hostile")?;
-    Ok(repository().join("target").join(profile.folder()).join("hostile-guest"))
+    program("hostile-guest", profile)
 }
 
 /// `libcuda.so.1`, in a folder of its own together with the names by which programs are linked to it. It needs no symbol newer

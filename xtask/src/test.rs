@@ -34,32 +34,28 @@ fn loom() -> std::process::Command {
 
 impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        if !self.stack {
-            let mut command = crate::cargo(&["test", "--workspace", "--no-fail-fast"]);
-            for name in STACK {
-                command.args(["--exclude", name]);
-            }
-            command.args(&self.filter);
-            if crate::run(command)? != ExitCode::SUCCESS {
-                return Ok(ExitCode::FAILURE);
-            }
-            if crate::run(loom())? != ExitCode::SUCCESS {
-                return Ok(ExitCode::FAILURE);
-            }
+        // All at once where all are wanted: a part of the workspace has features of its own, and would be built once more.
+        let mut command = crate::cargo(&["test", "--no-fail-fast", "--workspace"]);
+        if self.unit {
+            command.args(STACK.iter().flat_map(|name| ["--exclude", name]));
         }
+        if self.stack {
+            command = crate::cargo(&["test", "--no-fail-fast"]);
+            command.args(STACK.iter().flat_map(|name| ["--package", name]));
+        }
+        command.args(&self.filter);
         if !self.unit {
-            let mut command = crate::cargo(&["test", "--no-fail-fast"]);
-            for name in STACK {
-                command.args(["--package", name]);
-            }
-            command.args(&self.filter);
             // Most of their time guests boot or wait: as many at a time as there are processors. What wants the machine for itself
             // sees to that (tests/tests/functional).
             let guests =
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(GUESTS_MAX);
             command.args(["--", &format!("--test-threads={guests}")]);
-            return crate::run(command);
         }
-        Ok(ExitCode::SUCCESS)
+        let mut outcomes = vec![crate::run(command)?];
+        if !self.stack {
+            outcomes.push(crate::run(loom())?);
+        }
+        let failed = outcomes.iter().any(|outcome| *outcome != ExitCode::SUCCESS);
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
