@@ -55,61 +55,92 @@ pub fn get(name: &str, version: &str) -> Result<PathBuf> {
 /// A release of CUDA, as wheels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Toolkit {
+    /// 11.8.
+    Cuda11,
     /// 12.8.
     Cuda12,
     /// 13.0.
     Cuda13,
 }
 
+/// Where the wheels of a release have what. From 13 on they share one folder, and their names have no release in them.
+struct Layout {
+    version: &'static str,
+    runtime: (&'static str, &'static str),
+    compiler: (&'static str, &'static str),
+    /// What `cuda_runtime_api.h` includes is in a wheel of its own (13) or with the compiler driver (before).
+    more_headers: (&'static str, &'static str),
+    runtime_library: &'static str,
+    compiler_libraries: [&'static str; 2],
+}
+
 impl Toolkit {
-    /// `libcudart.so.12` or `libcudart.so.13`.
+    const fn layout(self) -> Layout {
+        match self {
+            Self::Cuda11 => Layout {
+                version: "11.8.*",
+                runtime: ("nvidia-cuda-runtime-cu11", "nvidia/cuda_runtime"),
+                compiler: ("nvidia-cuda-nvrtc-cu11", "nvidia/cuda_nvrtc"),
+                more_headers: ("nvidia-cuda-nvcc-cu11", "nvidia/cuda_nvcc"),
+                runtime_library: "libcudart.so.11.0",
+                compiler_libraries: ["libnvrtc.so.11.2", "libnvrtc-builtins.so.11.8"],
+            },
+            Self::Cuda12 => Layout {
+                version: "12.8.*",
+                runtime: ("nvidia-cuda-runtime-cu12", "nvidia/cuda_runtime"),
+                compiler: ("nvidia-cuda-nvrtc-cu12", "nvidia/cuda_nvrtc"),
+                more_headers: ("nvidia-cuda-nvcc-cu12", "nvidia/cuda_nvcc"),
+                runtime_library: "libcudart.so.12",
+                compiler_libraries: ["libnvrtc.so.12", "libnvrtc-builtins.so.12.8"],
+            },
+            Self::Cuda13 => Layout {
+                version: "13.0.*",
+                runtime: ("nvidia-cuda-runtime", "nvidia/cu13"),
+                compiler: ("nvidia-cuda-nvrtc", "nvidia/cu13"),
+                more_headers: ("nvidia-cuda-crt", "nvidia/cu13"),
+                runtime_library: "libcudart.so.13",
+                compiler_libraries: ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"],
+            },
+        }
+    }
+
+    /// `libcudart.so.11.0`, `libcudart.so.12` or `libcudart.so.13`.
     ///
     /// # Errors
     /// As [`get`].
     pub fn runtime_library(self) -> Result<PathBuf> {
-        existing(match self {
-            Self::Cuda12 => {
-                get("nvidia-cuda-runtime-cu12", "12.8.*")?.join("nvidia/cuda_runtime/lib/libcudart.so.12")
-            }
-            Self::Cuda13 => get("nvidia-cuda-runtime", "13.0.*")?.join("nvidia/cu13/lib/libcudart.so.13"),
-        })
+        self.runtime_library_of(self.layout().version)
     }
 
-    /// `libnvrtc.so.12` or `libnvrtc.so.13`, and the library of built-in headers that it loads by name.
+    /// The same of another release with the same major number, e.g. `12.4.*`.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn runtime_library_of(self, version: &str) -> Result<PathBuf> {
+        let Layout { runtime: (wheel, folder), runtime_library, .. } = self.layout();
+        existing(get(wheel, version)?.join(folder).join("lib").join(runtime_library))
+    }
+
+    /// `libnvrtc.so.…`, and the library of built-in headers that it loads by name.
     ///
     /// # Errors
     /// As [`get`].
     pub fn compiler_libraries(self) -> Result<[PathBuf; 2]> {
-        let [library, builtins] = match self {
-            Self::Cuda12 => {
-                let dir = get("nvidia-cuda-nvrtc-cu12", "12.8.*")?.join("nvidia/cuda_nvrtc/lib");
-                ["libnvrtc.so.12", "libnvrtc-builtins.so.12.8"].map(|name| dir.join(name))
-            }
-            Self::Cuda13 => {
-                let dir = get("nvidia-cuda-nvrtc", "13.0.*")?.join("nvidia/cu13/lib");
-                ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"].map(|name| dir.join(name))
-            }
-        };
+        let Layout { version, compiler: (wheel, folder), compiler_libraries, .. } = self.layout();
+        let dir = get(wheel, version)?.join(folder).join("lib");
+        let [library, builtins] = compiler_libraries.map(|name| dir.join(name));
         Ok([existing(library)?, existing(builtins)?])
     }
 
-    /// The folders to give a C compiler with `-I` for cuda.h and `cuda_runtime_api.h`. The latter includes files that NVIDIA
-    /// keeps in a wheel of its own (13) or with the compiler (12).
+    /// The folders to give a C compiler with `-I` for cuda.h and `cuda_runtime_api.h`.
     ///
     /// # Errors
     /// As [`get`].
     pub fn include_folders(self) -> Result<Vec<PathBuf>> {
-        let folders = match self {
-            Self::Cuda12 => vec![
-                get("nvidia-cuda-runtime-cu12", "12.8.*")?.join("nvidia/cuda_runtime/include"),
-                get("nvidia-cuda-nvcc-cu12", "12.8.*")?.join("nvidia/cuda_nvcc/include"),
-            ],
-            Self::Cuda13 => vec![
-                get("nvidia-cuda-runtime", "13.0.*")?.join("nvidia/cu13/include"),
-                get("nvidia-cuda-crt", "13.0.*")?.join("nvidia/cu13/include"),
-            ],
-        };
-        folders.into_iter().map(existing).collect()
+        let Layout { version, runtime, more_headers, .. } = self.layout();
+        let folder =
+            |(wheel, folder): (&str, &str)| existing(get(wheel, version)?.join(folder).join("include"));
+        [runtime, more_headers].into_iter().map(folder).collect()
     }
 }
 
