@@ -1,6 +1,7 @@
 """llama.cpp, prebuilt, on a model of random weights: `llama.tar.gz` of the bundle unpacked, a GGUF file written, tokens generated."""
 
 import array
+import math
 import os
 import random
 import struct
@@ -11,12 +12,14 @@ import tarfile
 from common import note, skip
 
 ROOT, WORK, BUILD = (os.environ[name] for name in ("VGPU_ROOT", "VGPU_WORK", "VGPU_BUILD"))
-# A small llama: wide enough that its matrices are multiplied as in a large one.
+# A small llama: wide enough that its matrices are multiplied as in a large one, some of them quantized.
 LAYERS, WIDTH, HEADS, KV_HEADS, INNER, VOCABULARY, CONTEXT = 4, 512, 8, 4, 1408, 1024, 512
 
 # GGUF's types of values, and of tensors.
 U32, F32, STRING, ARRAY, I32 = 4, 6, 8, 9, 5
-TENSOR_F32, TENSOR_F16 = 0, 1
+TENSOR_F32, TENSOR_F16, TENSOR_Q4_0, TENSOR_Q8_0 = 0, 1, 2, 8
+# Values to a block of a quantized tensor, each block with its scale as a half before it.
+BLOCK = 32
 ALIGNMENT = 32
 
 
@@ -39,17 +42,25 @@ def entry(key, kind, value):
     return head + struct.pack("<f" if kind == F32 else "<I", value)
 
 
+# For the upper byte of a random half: its sign and two bits stay, the exponent becomes that of 2^-6. So values are between 2^-6 and
+# 2^-5, of either sign, which is about what a trained matrix of this width has.
+TAMED = bytes((byte & 0x83) | (9 << 2) for byte in range(256))
+# Scales of blocks, as halves: 2^-8 for values from -8 to 7, 2^-12 for -128 to 127.
+SCALES = {TENSOR_Q4_0: (7 << 10, BLOCK // 2), TENSOR_Q8_0: (3 << 10, BLOCK)}
+
+
 def weights(generator, shape, kind):
     """Random bytes of a tensor; norms are ones. `shape` has the fastest dimension first."""
-    count = 1
-    for n in shape:
-        count *= n
+    count = math.prod(shape)
     if kind == TENSOR_F32:
-        return array.array("f", [1.0] * count).tobytes()
-    # Halves between 2^-6 and 2^-5, of either sign, which is about what a trained matrix of this width has.
-    bits = generator.randbytes(2 * count)
-    halves = array.array("H", bits)
-    return array.array("H", [(h & 0x83FF) | (9 << 10) for h in halves]).tobytes()
+        return array.array("f", [1.0]).tobytes() * count
+    if kind == TENSOR_F16:
+        halves = bytearray(generator.randbytes(2 * count))
+        halves[1::2] = halves[1::2].translate(TAMED)
+        return bytes(halves)
+    scale, size = SCALES[kind]
+    head, values = struct.pack("<H", scale), generator.randbytes(count // BLOCK * size)
+    return b"".join(head + values[n:n + size] for n in range(0, len(values), size))
 
 
 def write_model(path):
@@ -61,7 +72,7 @@ def write_model(path):
             ("attn_norm", (WIDTH,), TENSOR_F32), ("attn_q", (WIDTH, WIDTH), TENSOR_F16),
             ("attn_k", (WIDTH, head * KV_HEADS), TENSOR_F16), ("attn_v", (WIDTH, head * KV_HEADS), TENSOR_F16),
             ("attn_output", (WIDTH, WIDTH), TENSOR_F16), ("ffn_norm", (WIDTH,), TENSOR_F32),
-            ("ffn_gate", (WIDTH, INNER), TENSOR_F16), ("ffn_up", (WIDTH, INNER), TENSOR_F16), ("ffn_down", (INNER, WIDTH), TENSOR_F16),
+            ("ffn_gate", (WIDTH, INNER), TENSOR_Q4_0), ("ffn_up", (WIDTH, INNER), TENSOR_Q4_0), ("ffn_down", (INNER, WIDTH), TENSOR_Q8_0),
         ):
             tensors.append((f"blk.{n}.{name}.weight", shape, kind))
     tensors += [("output_norm.weight", (WIDTH,), TENSOR_F32), ("output.weight", (WIDTH, VOCABULARY), TENSOR_F16)]
@@ -113,8 +124,10 @@ def main():
                 libraries.append(os.path.join(place, name))
     libraries += [p for p in ("/usr/local/cuda/lib64",) if os.path.isdir(p)]
     env = dict(os.environ)
+    # It would start a debugger on itself where it gives up.
+    env["GGML_NO_BACKTRACE"] = "1"
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [env.get("LD_LIBRARY_PATH"), *libraries]))
-    done = subprocess.run([os.path.join(BUILD, "llama_run"), folder, model], env=env, check=False, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([os.path.join(BUILD, "llama_run"), folder, model, *sys.argv[1:]], env=env, check=False, stdout=subprocess.PIPE, text=True)
     print(done.stdout, end="")
     note("exit", done.returncode)
     sys.exit(done.returncode if done.returncode >= 0 else 1)

@@ -86,7 +86,10 @@ def programs():
         torch("expandable", env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, shows="expandable segments"),
         torch("async", env={"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}, shows="the cudaMallocAsync allocator"),
         _python("jax/programs", "jax_programs.py"),
-        _python("llama.cpp/generate", "llama.py", limit=90.0, build=[("llama_run.c", "llama_run", "cc", [])]),
+        _python(
+            "llama.cpp/generate", "llama.py", limit=90.0, build=[("llama_run.c", "llama_run", "cc", ["-rdynamic"])],
+            shows="greedy tokens, with flash attention and without; CUDA graphs; a pool of cuMemCreate",
+        ),
         torch("share", shows="a tensor shared by two processes (CUDA IPC)"),
         torch("nccl", shows="torch.distributed with NCCL, one rank"),
         _python("numba/kernels", "numba_kernels.py"),
