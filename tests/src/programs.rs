@@ -100,7 +100,9 @@ pub fn build(toolkit: Toolkit, libcuda: &Path) -> Result<Programs> {
     let programs = Programs { folder, runtime_library };
     for entry in fs::read_dir(&sources)? {
         let source = entry?.path();
-        if source.extension().is_some_and(|e| e == "c") {
+        // The others use what 12 brought to the driver's interface; of 11.8 its runtime is what programs still come with.
+        let wanted = toolkit != Toolkit::Cuda11 || source.ends_with("runtime_api.c");
+        if wanted && source.extension().is_some_and(|e| e == "c") {
             compile(&programs, &source, &includes, libcuda)?;
         }
     }
