@@ -257,5 +257,54 @@ class Rows(unittest.TestCase):
         self.assertEqual(self.result("print(side)", ours_only=True)["same"], "not run")
 
 
+# A pytest in little: "tests" that pass, fail, or end their process, and a report as the plugin writes it.
+FAKE_PYTEST = """
+import json, os, sys
+with open(os.environ["VGPU_DONE"]) as file:
+    done = json.load(file)
+names = [os.environ["VGPU_FILE"] + "::" + n for n in ("good", "bad", "crash", "last")]
+left = [name for name in names if name not in done]
+with open(os.environ["VGPU_REPORT"], "a", buffering=1) as report:
+    say = lambda **line: report.write(json.dumps(line) + chr(10))
+    say(collected=left)
+    for name in left:
+        say(begun=name)
+        if name.endswith("crash"):
+            os.abort()
+        say(ended=name, outcome="failed" if name.endswith("bad") else "passed", why="it is bad" if name.endswith("bad") else "")
+    say(libcuda=["/x/libcuda.so.1"])
+    say(finished=True)
+sys.exit(1)
+"""
+
+
+class Suites(unittest.TestCase):
+    def setUp(self):
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs"))
+        self.addCleanup(sys.path.pop, 0)
+        for name in ("VGPU_ROOT", "VGPU_WORK"):
+            os.environ.setdefault(name, tempfile.gettempdir())
+        import suites
+
+        self.suites = suites
+
+    def file(self, folder, until=60.0):
+        with open(os.path.join(folder, "pytest.py"), "w", encoding="utf-8") as file:
+            file.write(FAKE_PYTEST)
+        suite = self.suites.Suite("s", [], [], path=[folder])
+        return self.suites.File(suite, folder, folder, "test_x.py", "test_x.py", time.monotonic() + until).run()
+
+    def test_a_test_that_ends_its_process_costs_only_itself(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = self.file(folder)
+        self.assertEqual(file.outcomes, {
+            "test_x.py::good": "passed", "test_x.py::bad": "failed", "test_x.py::crash": "died: SIGABRT", "test_x.py::last": "passed"})
+        self.assertEqual((file.reasons["test_x.py::bad"], file.libraries), ("it is bad", {"/x/libcuda.so.1"}))
+
+    def test_what_has_no_time_left_is_said(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(self.file(folder, until=0.0).outcomes, {"test_x.py": "the process: no time was left"})
+
+
 if __name__ == "__main__":
     unittest.main()

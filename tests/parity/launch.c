@@ -253,6 +253,7 @@ CASE(cuFuncGetName)
     R(cuFuncGetName(&name, f));
     FACT("name %s", name ? name : "NULL");
     R(cuFuncGetName(0, f));
+    R(cuFuncGetName(&name, 0));
     R(cuFuncGetModule(&m, f));
     SAME(m, module);
     R(cuFuncGetModule(0, f));
@@ -402,6 +403,8 @@ CASE(cuLibraryEnumerateKernels)
     NEED(cuLibraryEnumerateKernels(all, count, library));
     for (unsigned int i = 0; i < count; i++)
         NEED(cuKernelGetName(names + i, all[i]));
+    const char *none = 0;
+    R(cuKernelGetName(&none, 0));
     R(cuLibraryGetKernel(&again, library, names[0]));
     SAME(again, all[0]);
     qsort(names, count, sizeof *names, by_name);

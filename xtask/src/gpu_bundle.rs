@@ -14,7 +14,7 @@ use serde_json::json;
 use whole_stack::artifacts::{self, Profile};
 use whole_stack::programs;
 
-use crate::llama;
+use crate::{llama, suites};
 
 /// Make target/gpu-bundle and its archive: everything that a machine with a GPU needs to compare this library with NVIDIA's
 ///
@@ -25,6 +25,12 @@ pub(crate) struct GpuBundle {
     /// Without llama.cpp, which is fetched from npm
     #[arg(long)]
     no_llama: bool,
+    /// Without the public test suites, whose packages are fetched with pip
+    #[arg(long)]
+    no_suites: bool,
+    /// A checkout of github.com/NVIDIA/cuda-python at a release (v13.0.3 for CUDA 13.0), for its tests; numba-cuda's need none
+    #[arg(long, value_name = "DIR")]
+    cuda_python: Option<PathBuf>,
 }
 
 /// What the archive and the folder may have: they travel by ways that have a limit.
@@ -36,6 +42,7 @@ impl GpuBundle {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let folder = store("gpu-bundle");
         let llama = if self.no_llama { None } else { llama() };
+        let suites = if self.no_suites { None } else { suites(self.cuda_python.as_deref())? };
         let daemon = artifacts::daemon(Profile::Release)?;
         let libcuda = artifacts::libcuda(Profile::Release)?;
         if folder.exists() {
@@ -62,6 +69,9 @@ impl GpuBundle {
         if let Some(archive) = llama {
             fs::copy(archive, folder.join("llama.tar.gz"))?;
         }
+        if let Some(archive) = suites {
+            fs::copy(archive, folder.join("suites.tar.gz"))?;
+        }
         fs::write(folder.join("manifest.json"), format!("{:#}\n", manifest()))?;
 
         let archive = store("gpu-bundle.tar.gz");
@@ -85,6 +95,17 @@ impl GpuBundle {
 /// llama.cpp if it can be had: its row says what is missing otherwise.
 fn llama() -> Option<PathBuf> {
     llama::archive().map_err(|error| eprintln!("without llama.cpp: {error:#}")).ok()
+}
+
+/// The test suites if they can be had. A checkout that was asked for has to be one.
+fn suites(cuda_python: Option<&Path>) -> Result<Option<PathBuf>> {
+    match suites::archive(cuda_python) {
+        Err(error) if cuda_python.is_none() => {
+            eprintln!("without the test suites: {error:#}");
+            Ok(None)
+        }
+        archive => archive.map(Some),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]

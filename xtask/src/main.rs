@@ -12,6 +12,7 @@ mod gpu_merge;
 mod headers;
 mod lint;
 mod llama;
+mod suites;
 mod test;
 mod vm;
 

@@ -261,7 +261,11 @@ pub unsafe fn give_name(record: &FunctionRecord, name: *mut *const c_char) -> Cu
 /// cuFuncGetName.
 pub unsafe fn cuFuncGetName(name: *mut *const c_char, function: CUfunction) -> CUresult {
     finish((|| {
-        let record = find(initialised()?, function.0)?;
+        let process = initialised()?;
+        if function.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let record = find(process, function.0)?;
         // SAFETY: CUDA's contract is the callee's.
         unsafe { give_name(&record, name) }
     })())

@@ -337,7 +337,11 @@ pub unsafe fn cuKernelGetLibrary(to: *mut CUlibrary, kernel: CUkernel) -> CUresu
 /// cuKernelGetName.
 pub unsafe fn cuKernelGetName(name: *mut *const c_char, kernel: CUkernel) -> CUresult {
     finish((|| {
-        let record = kernel_record(initialised()?, kernel)?;
+        let process = initialised()?;
+        if kernel.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let record = kernel_record(process, kernel)?;
         // SAFETY: CUDA's contract is the callee's.
         unsafe { function::give_name(&record, name) }
     })())

@@ -93,6 +93,8 @@ def programs():
         torch("share", shows="a tensor shared by two processes (CUDA IPC)"),
         torch("nccl", shows="torch.distributed with NCCL, one rank"),
         _python("numba/kernels", "numba_kernels.py"),
+        _python("suites/cuda-bindings", "suites.py", "cuda-bindings", limit=120.0, shows="cuda-python's own tests, as they are"),
+        _python("suites/numba-cuda-cudadrv", "suites.py", "numba-cuda-cudadrv", limit=120.0, shows="numba-cuda's own tests of the driver, as they are"),
         torch("faults", shows="out of memory, a failed assertion in a kernel"),
         _python("timing/gpt2", "pytorch.py", "tokens", phase=ALONE_LAST, limit=60.0, rounds=1),
     ]

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
@@ -29,27 +29,32 @@ const PLATFORMS: [&str; 5] = [
 /// When there is no pip, no network, or no such wheel.
 pub fn get(name: &str, version: &str) -> Result<PathBuf> {
     let folder = format!("{name}-{}", version.trim_end_matches(".*"));
-    cache::folder(&store("wheels").join(folder), version, |dir| {
-        step(format_args!("fetching the wheel {name} {version}"));
-        let place = tempfile::tempdir_in(dir)?;
-        let mut download = pip()?;
-        download.args([
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary=:all:",
-        ]);
-        for platform in PLATFORMS {
-            download.args(["--platform", platform]);
-        }
-        download.arg("--dest").arg(place.path()).arg(format!("{name}=={version}"));
-        run(download)
-            .with_context(|| format!("cannot fetch the wheel {name} {version} (is there a network?)"))?;
-        let wheel = fs::read_dir(place.path())?.next().context("pip fetched nothing")??.path();
-        let mut archive = zip::ZipArchive::new(File::open(&wheel)?)?;
-        archive.extract(dir).with_context(|| format!("cannot unpack {}", wheel.display()))
-    })
+    cache::folder(&store("wheels").join(folder), version, |dir| fetch(name, version, &[], dir))
+}
+
+/// Unpacks such a wheel for a Python of the version `python` (`3.12`) into the folder `dir`, beside what is there.
+///
+/// # Errors
+/// As [`get`].
+pub fn unpack(name: &str, version: &str, python: &str, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    fetch(name, version, &["--python-version", python], dir)
+}
+
+fn fetch(name: &str, version: &str, arguments: &[&str], dir: &Path) -> Result<()> {
+    step(format_args!("fetching the wheel {name} {version}"));
+    let place = tempfile::tempdir_in(dir)?;
+    let mut download = pip()?;
+    download.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
+    for platform in PLATFORMS {
+        download.args(["--platform", platform]);
+    }
+    download.args(arguments).arg("--dest").arg(place.path()).arg(format!("{name}=={version}"));
+    run(download)
+        .with_context(|| format!("cannot fetch the wheel {name} {version} (is there a network?)"))?;
+    let wheel = fs::read_dir(place.path())?.next().context("pip fetched nothing")??.path();
+    let mut archive = zip::ZipArchive::new(File::open(&wheel)?)?;
+    archive.extract(dir).with_context(|| format!("cannot unpack {}", wheel.display()))
 }
 
 /// A release of CUDA, as wheels.
