@@ -4,7 +4,7 @@
 //! what the caller adds. Programs built on this machine bring their shared libraries and dynamic loader along.
 
 mod archive;
-mod programs;
+pub(crate) mod programs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
