@@ -16,6 +16,8 @@ use whole_stack::programs;
 
 use crate::llama;
 
+mod vm;
+
 /// Make target/gpu-bundle and its archive: everything that a machine with a GPU needs to compare this library with NVIDIA's
 ///
 /// There, `python3 run.py --out rows.jsonl` runs the programs natively and through libcuda.so.1 in turn; here, `cargo xtask gpu-merge
@@ -25,6 +27,9 @@ pub(crate) struct GpuBundle {
     /// Without llama.cpp, which is fetched from npm
     #[arg(long)]
     no_llama: bool,
+    /// Without QEMU and a guest, which are fetched from Debian: no rows in a VM
+    #[arg(long)]
+    no_vm: bool,
 }
 
 /// What the archive and the folder may have: they travel by ways that have a limit.
@@ -36,12 +41,13 @@ impl GpuBundle {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let folder = store("gpu-bundle");
         let llama = if self.no_llama { None } else { llama() };
+        let vm = if self.no_vm { None } else { vm() };
         let daemon = artifacts::daemon(Profile::Release)?;
         let libcuda = artifacts::libcuda(Profile::Release)?;
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
-        for part in ["bin", "lib", "include", "parity"] {
+        for part in ["bin", "lib", "include", "parity", "checks"] {
             fs::create_dir_all(folder.join(part))?;
         }
         strip(&daemon, &folder.join("bin/vhost-user-vgpu"))?;
@@ -59,8 +65,12 @@ impl GpuBundle {
         fs::copy(repository().join("tests/programs/kernels.cu"), folder.join("include/kernels.cu"))?;
         copy(&repository().join("tests/gpu"), &folder)?;
         copy(&repository().join("tests/parity"), &folder.join("parity"))?;
+        copy(&repository().join("tests/programs"), &folder.join("checks"))?;
         if let Some(archive) = llama {
             fs::copy(archive, folder.join("llama.tar.gz"))?;
+        }
+        if let Some(archive) = vm {
+            fs::copy(archive, folder.join("vm.tar.xz"))?;
         }
         fs::write(folder.join("manifest.json"), format!("{:#}\n", manifest()))?;
 
@@ -85,6 +95,11 @@ impl GpuBundle {
 /// llama.cpp if it can be had: its row says what is missing otherwise.
 fn llama() -> Option<PathBuf> {
     llama::archive().map_err(|error| eprintln!("without llama.cpp: {error:#}")).ok()
+}
+
+/// The VM if it can be had: its rows say what is missing otherwise.
+fn vm() -> Option<PathBuf> {
+    vm::archive().map_err(|error| eprintln!("without a VM: {error:#}")).ok()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]
