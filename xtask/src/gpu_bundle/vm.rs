@@ -29,7 +29,7 @@ pub(super) fn archive() -> Result<PathBuf> {
     let archive = place.join("vm.tar.xz");
     step(format_args!("packing {}", archive.display()));
     let mut tar = Command::new("tar");
-    tar.arg("cJf").arg(&archive).arg("-C").arg(&place).arg("vm").env("XZ_OPT", "-6 -T2");
+    tar.arg("cJf").arg(&archive).arg("-C").arg(&place).arg("vm").env("XZ_OPT", "--x86 --lzma2=preset=9");
     let done = tar.status().context("tar does not start")?;
     ensure!(done.success(), "tar failed (Debian: apt-get install xz-utils)");
     Ok(archive)

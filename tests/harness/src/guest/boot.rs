@@ -143,13 +143,14 @@ impl Boot {
         child.wait().context("QEMU")
     }
 
-    /// Writes the kernel and the root file system into a folder, as `vmlinuz` and `initramfs`, for a QEMU elsewhere. How the
-    /// machine is to look is left to whoever starts that.
+    /// Writes the kernel and the root file system into a folder, as `vmlinuz` and `initramfs`, for a QEMU elsewhere: small, so
+    /// without debug information. How the machine is to look is left to whoever starts that.
     ///
     /// # Errors
     /// When something cannot be fetched or built.
     pub fn pack(mut self, folder: &Path) -> Result<Kernel> {
-        let (kernel, image) = self.root_file_system()?;
+        let (kernel, mut image) = self.root_file_system()?;
+        image.strip()?;
         std::fs::copy(&kernel.image, folder.join("vmlinuz"))
             .with_context(|| format!("cannot copy {}", kernel.image.display()))?;
         image.write(&folder.join("initramfs"))?;
