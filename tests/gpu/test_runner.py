@@ -254,6 +254,20 @@ class Agents(unittest.TestCase):
         self.assertEqual(found.run(["x"], {}, 10.0).status, "failed: the guest has ended")
 
 
+class GuestRoots(unittest.TestCase):
+    def test_what_lies_in_a_hidden_folder_is_put_back_and_caches_are_the_guests_own(self):
+        place = types.SimpleNamespace(
+            root="/srv/bundle", work="/tmp/work", shim="/srv/bundle/lib", caches="/tmp/work/caches", python="/opt/a b/bin/python3", native_lib="")
+        lines = guest._script(place).splitlines()
+        kept = next(n for n, line in enumerate(lines) if "/host/tmp/work /kept/" in line)
+        hidden = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp")
+        back = next(n for n, line in enumerate(lines) if line.endswith(" /host/tmp/work"))
+        own = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp/work/caches")
+        self.assertTrue(kept < hidden < back < own, lines)
+        self.assertIn("'/host/opt/a b'", "\n".join(lines))
+        self.assertEqual(lines[-1], "test -c /dev/vgpu")
+
+
 class FakePlace:
     """Both sides are this machine's Python, which is told which side it is."""
 

@@ -63,7 +63,8 @@ def _libraries(place):
 
 def _script(place):
     """What makes the shared root a place to run programs in."""
-    kept = sorted({os.path.realpath(path) for path in (place.root, place.work, place.shim)})
+    prefix = os.path.dirname(os.path.dirname(os.path.abspath(place.python)))
+    kept = sorted({os.path.realpath(path) for path in (place.root, place.work, place.shim, prefix)})
     hidden = [path for path in NATIVE if os.path.isdir(path)]
     own = [path for path in OWN if os.path.isdir(path)]
     lines = ["set -e", f"mkdir -p {ROOT} /kept", f"mount -t virtiofs -o ro host {ROOT}"]
