@@ -92,7 +92,9 @@ def _script(place):
 class Guest:
     """A running guest with a daemon of its own."""
 
-    def __init__(self, place, executor, name, log):
+    def __init__(self, place, executor, name, log, begun):
+        """Is in `begun` before anything of it runs."""
+        begun.append(self)
         self.kind, self.name, self.processes = KINDS[name], name, []
         self.agent = self.daemon = None
         self.slots, self.overlap, begin = threading.Semaphore(self.kind.rows), Overlap(), time.monotonic()
@@ -206,7 +208,7 @@ class Guests:
 
     def __init__(self, place, executor, log):
         self.place, self.executor, self.log = place, executor, log
-        self.turn, self.turns, self.there, self.broken = threading.Lock(), {}, {}, {}
+        self.turn, self.turns, self.there, self.broken, self.begun = threading.Lock(), {}, {}, {}, []
 
     def get(self, name):
         with self.turn:
@@ -217,7 +219,7 @@ class Guests:
                 raise Missing(self.broken[name])
             if name not in self.there:
                 try:
-                    self.there[name] = Guest(self.place, self.executor, name, self.log)
+                    self.there[name] = Guest(self.place, self.executor, name, self.log, self.begun)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is why no row can run in it
                     self.broken[name] = f"no guest: {error}"
                     raise Missing(self.broken[name]) from error
@@ -245,8 +247,8 @@ class Guests:
             pass  # the rows say so
 
     def kill(self):
-        """Ends what runs in them, at once."""
-        for guest in list(self.there.values()):
+        """Ends what runs in them, at once, and those that boot."""
+        for guest in list(self.begun):
             guest.kill()
 
     def stop(self):
