@@ -189,6 +189,8 @@ def _compare(row, argv, native, ours, counted, fresh, context):
     n, o = _side(native), _side(ours)
     if n and n["status"] != "ok":
         extra["native_said"] = _tail(next(e for e in native if e.status != "ok").err)
+    if row.guest and ours and compare.notes(ours[-1].out):
+        extra["notes"] = compare.notes(ours[-1].out)[:40]
     if o:
         if o["status"] == "ok" and any(_wrong_library(ended, context.place) for ended in ours):
             o["status"] = "wrong library"
