@@ -42,7 +42,7 @@ class Kind:
     rows: int
 
 
-KINDS = {"small": Kind(8192, 4, 3), "large": Kind(24576, 4, 1)}
+KINDS = {"small": Kind(8192, 4, 3), "large": Kind(24576, 6, 2)}
 
 
 def _libraries(place):

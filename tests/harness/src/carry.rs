@@ -50,6 +50,23 @@ pub fn programs(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What is in a folder's files, and their names, as a key for [`crate::cache`].
+///
+/// # Errors
+/// When one cannot be read.
+pub fn fingerprint(folder: &Path) -> Result<String> {
+    let mut hash = blake3::Hasher::new();
+    let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let inner =
+            if path.is_dir() { fingerprint(&path)? } else { blake3::hash(&fs::read(&path)?).to_string() };
+        hash.update(entry.file_name().as_encoded_bytes()).update(b"\0").update(inner.as_bytes());
+    }
+    Ok(hash.finalize().to_string())
+}
+
 /// Copies a file, or what a link leads to, under its own name or another one.
 fn place(file: &Path, folder: &Path, name: Option<&str>, mode: u32) -> Result<()> {
     let own = file.file_name().context("a file without a name")?;
@@ -59,4 +76,23 @@ fn place(file: &Path, folder: &Path, name: Option<&str>, mode: u32) -> Result<()
         fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_names_and_contents() {
+        let prints: Vec<_> = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "x")]
+            .map(|(name, text)| {
+                let folder = tempfile::tempdir().unwrap();
+                fs::create_dir(folder.path().join("inner")).unwrap();
+                fs::write(folder.path().join("inner").join(name), text).unwrap();
+                fingerprint(folder.path()).unwrap()
+            })
+            .to_vec();
+        assert_eq!(prints[0], prints[1]);
+        assert!(prints[0] != prints[2] && prints[0] != prints[3] && prints[2] != prints[3]);
+    }
 }

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, ensure};
 use harness::guest::Boot;
 use harness::kernel::{Kernel, Series};
 use harness::progress::step;
-use harness::{carry, store};
+use harness::{cache, carry, store};
 use whole_stack::artifacts;
 
 /// The guest's kernel.
 const SERIES: Series = Series::V6_1;
 
-/// Makes the archive anew. Its members begin with `vm/`; what they are says `harness::carry`.
+/// Makes the archive. Its members begin with `vm/`; what they are says `harness::carry`.
 pub(super) fn archive() -> Result<PathBuf> {
     let place = store("gpu-vm");
     let folder = place.join("vm");
@@ -26,11 +26,14 @@ pub(super) fn archive() -> Result<PathBuf> {
     let module = artifacts::kernel_module(&Kernel::get(SERIES)?)?;
     // The driver comes first, so that virtiofs is offered only the file systems.
     Boot::new(SERIES).module_file(&module).modules(&["virtiofs"]).pack(&folder)?;
-    let archive = place.join("vm.tar.xz");
-    step(format_args!("packing {}", archive.display()));
-    let mut tar = Command::new("tar");
-    tar.arg("cJf").arg(&archive).arg("-C").arg(&place).arg("vm").env("XZ_OPT", "--x86 --lzma2=preset=9");
-    let done = tar.status().context("tar does not start")?;
-    ensure!(done.success(), "tar failed (Debian: apt-get install xz-utils)");
-    Ok(archive)
+    // Packing takes its minutes.
+    let packed = cache::folder(&place.join("packed"), &carry::fingerprint(&folder)?, |packed| {
+        step("packing the VM");
+        let mut tar = Command::new("tar");
+        tar.arg("cJf").arg(packed.join("vm.tar.xz")).arg("-C").arg(&place).arg("vm");
+        let done = tar.env("XZ_OPT", "--x86 --lzma2=preset=9").status().context("tar does not start")?;
+        ensure!(done.success(), "tar failed (Debian: apt-get install xz-utils)");
+        Ok(())
+    })?;
+    Ok(packed.join("vm.tar.xz"))
 }
