@@ -133,7 +133,8 @@ def guests(place):
         named["processes/4-at-once"], named["processes/killed"],
     ]
     small += parity(place)
-    large = [named["pytorch/" + name] for name in ("matmul", "streams", "graphs")]
+    # Not those that look at what has not ended yet: an emulated CPU looks too late.
+    large = [named["pytorch/" + name] for name in ("matmul", "graphs")]
     return [
         replace(tensors, phase=GUEST, guest="large", limit=480.0),
         *(replace(row, phase=GUEST, guest="small", limit=150.0) for row in small),
