@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import sys
 import tempfile
+import threading
 import time
 import types
 import unittest
@@ -11,7 +13,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from runner import compare, daemon, execute, main, parity, record, rows, schedule, task  # noqa: E402
+from runner import agent, compare, daemon, execute, guest, main, parity, record, rows, schedule, task  # noqa: E402
 
 
 class Comparing(unittest.TestCase):
@@ -120,10 +122,19 @@ class Choosing(unittest.TestCase):
         for row in every:
             self.assertEqual(row.name.startswith("timing/"), row.phase in rows.MEASURED, row.name)
 
+    def test_a_row_in_a_guest_is_another_one_than_the_same_here(self):
+        every = rows.every(PLACE)
+        self.assertEqual(len({row.key for row in every}), len(every))
+        in_guests = rows.chosen(every, ["vm/*"], (1, 1))
+        self.assertEqual(in_guests, [row for row in every if row.guest])
+        self.assertTrue(all(row.guest in guest.KINDS and row.phase == rows.GUEST and row.transport == "vm" for row in in_guests))
+        both = {row.name for row in every if not row.guest} & {row.name for row in in_guests}
+        self.assertIn("parity/basic", both)
+
     def test_every_program_is_there(self):
         folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
-        for row in rows.programs():
-            sources = [source for source, *_ in row.build]
+        for row in rows.every(PLACE):
+            sources = [source.replace("{checks}", PLACE.checks) for source, *_ in row.build]
             sources += [word.removeprefix("{programs}/") for word in row.argv if word.startswith("{programs}/")]
             for source in sources:
                 self.assertTrue(os.path.exists(os.path.join(folder, source)), source)
@@ -161,10 +172,10 @@ class Counting(unittest.TestCase):
     def test_rows_are_lines_as_they_end(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "rows")
-            kept = record.Record(path, "local")
+            kept = record.Record(path)
             self.addCleanup(kept.file.close)
             kept.say = lambda text: None
-            kept.row(types.SimpleNamespace(name="r"), same=True)
+            kept.row(rows.Row("r", []), same=True)
             with open(path, encoding="utf-8") as file:
                 self.assertEqual(json.loads(file.read())["program"], "r")
 
@@ -172,6 +183,89 @@ class Counting(unittest.TestCase):
         self.assertEqual(main._shard("2/3"), (2, 3))
         with self.assertRaises(main.argparse.ArgumentTypeError):
             main._shard("4/3")
+
+
+PLACE = types.SimpleNamespace(
+    parity=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../parity"),
+    checks=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../programs"))
+
+
+class Agents(unittest.TestCase):
+    """The port's other end is played here."""
+
+    def agent(self, answers):
+        """An agent, and what it was asked. `answers` are for the first command: (message, body)."""
+        asked = []
+
+        def receive(port):
+            text, body = agent.LENGTHS.unpack(port.recv(agent.LENGTHS.size, socket.MSG_WAITALL))
+            return json.loads(port.recv(text, socket.MSG_WAITALL)), port.recv(body, socket.MSG_WAITALL) if body else b""
+
+        def send(port, number, message, body=b""):
+            text = json.dumps({"id": number, "message": message}).encode()
+            port.sendall(agent.LENGTHS.pack(len(text), len(body)) + text + body)
+
+        def play(listener):
+            port, _ = listener.accept()
+            with port, listener:
+                send(port, 0, {"Hello": {"kernel": "6.1"}})
+                first, _ = receive(port)
+                asked.append(first["message"])
+                for message, body in answers:
+                    send(port, first["id"], message, body)
+                if not answers:
+                    asked.append(receive(port)[0]["message"])
+                    send(port, first["id"], {"Exit": {"Signal": 9}})
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "agent")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        player = threading.Thread(target=play, args=(listener,))
+        player.start()
+        self.addCleanup(player.join)
+        found = agent.Agent(path, lambda: True)
+        self.addCleanup(found.close)
+        self.assertEqual(found.hello(10.0), "6.1")
+        return found, asked
+
+    def test_a_command_with_its_outputs_and_its_end(self):
+        found, asked = self.agent([({"Output": "Stdout"}, b"a\n"), ({"Output": "Stderr"}, b"e"), ({"Output": "Stdout"}, b"b"), ({"Exit": {"Code": 77}}, b"")])
+        ended = found.run(["x", "y"], {"A": "1"}, 10.0)
+        self.assertEqual((ended.status, ended.out, ended.err), ("not run", "a\nb", "e"))
+        self.assertEqual(asked, [{"Run": {"argv": ["x", "y"], "uid": 0, "env": [["A", "1"]], "cwd": "/"}}])
+
+    def test_signals_and_refusals(self):
+        self.assertEqual(self.agent([({"Exit": {"Signal": 11}}, b"")])[0].run(["x"], {}, 10.0).status, "died: SIGSEGV")
+        self.assertEqual(self.agent([({"Failed": "no x"}, b"")])[0].run(["x"], {}, 10.0).status, "failed: no x")
+
+    def test_a_limit_kills_and_silence_is_a_limit(self):
+        found, asked = self.agent([])
+        self.assertEqual(found.run(["x"], {}, 0.2).status, "no end in 0 s")
+        self.assertEqual(asked[1], {"Signal": 9})
+        self.assertEqual(self.agent([])[0].run(["x"], {}, 20.0, silence=0.2).status, "nothing said for 0 s")
+
+    def test_a_guest_that_ends_ends_its_commands(self):
+        found, _ = self.agent([({"Output": "Stdout"}, b"half")])
+        ended = found.run(["x"], {}, 10.0)
+        self.assertEqual((ended.status, ended.out), ("failed: the guest has ended", "half"))
+        self.assertEqual(found.run(["x"], {}, 10.0).status, "failed: the guest has ended")
+
+
+class GuestRoots(unittest.TestCase):
+    def test_what_lies_in_a_hidden_folder_is_put_back_and_caches_are_the_guests_own(self):
+        place = types.SimpleNamespace(
+            root="/srv/bundle", work="/tmp/work", shim="/srv/bundle/lib", caches="/tmp/work/caches", python="/opt/a b/bin/python3", native_lib="")
+        lines = guest._script(place).splitlines()
+        kept = next(n for n, line in enumerate(lines) if "/host/tmp/work /kept/" in line)
+        hidden = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp")
+        back = next(n for n, line in enumerate(lines) if line.endswith(" /host/tmp/work"))
+        own = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp/work/caches")
+        self.assertTrue(kept < hidden < back < own, lines)
+        self.assertIn("'/host/opt/a b'", "\n".join(lines))
+        self.assertEqual(lines[-1], "test -c /dev/vgpu")
 
 
 class FakePlace:
@@ -187,6 +281,9 @@ class FakePlace:
 
     def ours(self, extra):
         return {**os.environ, **extra, "SIDE": "ours"}
+
+    def in_guest(self, extra):
+        return {**os.environ, **extra, "SIDE": "guest"}
 
 
 class FakeDaemon:
@@ -210,9 +307,10 @@ class Rows(unittest.TestCase):
         written = []
         kept = types.SimpleNamespace(row=lambda row, **value: written.append(value))
         context = types.SimpleNamespace(
-            place=FakePlace(), record=kept, cache=options.get("cache", record.Cache(None)), daemon=FakeDaemon(), native=True,
+            place=FakePlace(), record=kept, cache=options.get("cache", record.Cache(None)), daemon=FakeDaemon(), native=True, ours=True,
+            guests=options.get("guests"),
             ours_only=options.get("ours_only", False), clock=schedule.Clock(60), overlap=schedule.Overlap())
-        row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0)
+        row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0, guest="small" if "guests" in options else "")
         task.run(row, context)
         self.assertEqual(len(written), 1)
         return written[0]
@@ -249,6 +347,25 @@ class Rows(unittest.TestCase):
     def test_a_program_with_the_native_library_proves_nothing(self):
         value = self.result("print('note: libcuda /usr/lib/libcuda.so.1')")
         self.assertEqual((value["same"], value["ours"]["status"]), (False, "wrong library"))
+
+    def test_our_side_runs_in_the_guest_and_counts_at_its_daemon(self):
+        ran = []
+
+        def run(argv, env, limit, silence=None):
+            ran.append(env["SIDE"])
+            return execute.run(argv, env, limit)
+
+        there = types.SimpleNamespace(daemon=FakeDaemon(), overlap=schedule.Overlap(), run=run, slots=threading.Semaphore(1))
+        value = self.result("print('fact')", guests=types.SimpleNamespace(get=lambda name: there))
+        self.assertEqual((value["same"], value["sessions"], ran), (True, 1, ["guest"]))
+        self.assertEqual(there.daemon.count, 2)
+
+    def test_a_guest_that_does_not_boot_is_a_reason(self):
+        def get(name):
+            raise guest.Missing("no guest: " + name)
+
+        value = self.result("print('fact')", guests=types.SimpleNamespace(get=get))
+        self.assertEqual((value["same"], value["reason"]), ("not run", "no guest: small"))
 
     def test_earlier_native_results_are_enough(self):
         cache = record.Cache(None)

@@ -16,6 +16,8 @@ use whole_stack::programs;
 
 use crate::{llama, suites};
 
+mod vm;
+
 /// Make target/gpu-bundle and its archive: everything that a machine with a GPU needs to compare this library with NVIDIA's
 ///
 /// There, `python3 run.py --out rows.jsonl` runs the programs natively and through libcuda.so.1 in turn; here, `cargo xtask gpu-merge
@@ -31,6 +33,9 @@ pub(crate) struct GpuBundle {
     /// A checkout of github.com/NVIDIA/cuda-python at a release (v13.0.3 for CUDA 13.0), for its tests; numba-cuda's need none
     #[arg(long, value_name = "DIR")]
     cuda_python: Option<PathBuf>,
+    /// Without QEMU and a guest, which are fetched from Debian: no rows in a VM
+    #[arg(long)]
+    no_vm: bool,
 }
 
 /// What the archive and the folder may have: they travel by ways that have a limit.
@@ -43,12 +48,13 @@ impl GpuBundle {
         let folder = store("gpu-bundle");
         let llama = if self.no_llama { None } else { llama() };
         let suites = if self.no_suites { None } else { suites(self.cuda_python.as_deref())? };
+        let vm = if self.no_vm { None } else { vm() };
         let daemon = artifacts::daemon(Profile::Release)?;
         let libcuda = artifacts::libcuda(Profile::Release)?;
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
-        for part in ["bin", "lib", "include", "parity"] {
+        for part in ["bin", "lib", "include", "parity", "checks"] {
             fs::create_dir_all(folder.join(part))?;
         }
         strip(&daemon, &folder.join("bin/vhost-user-vgpu"))?;
@@ -66,11 +72,15 @@ impl GpuBundle {
         fs::copy(repository().join("tests/programs/kernels.cu"), folder.join("include/kernels.cu"))?;
         copy(&repository().join("tests/gpu"), &folder)?;
         copy(&repository().join("tests/parity"), &folder.join("parity"))?;
+        copy(&repository().join("tests/programs"), &folder.join("checks"))?;
         if let Some(archive) = llama {
             fs::copy(archive, folder.join("llama.tar.gz"))?;
         }
         if let Some(archive) = suites {
             fs::copy(archive, folder.join("suites.tar.gz"))?;
+        }
+        if let Some(archive) = vm {
+            fs::copy(archive, folder.join("vm.tar.xz"))?;
         }
         fs::write(folder.join("manifest.json"), format!("{:#}\n", manifest()))?;
 
@@ -106,6 +116,11 @@ fn suites(cuda_python: Option<&Path>) -> Result<Option<PathBuf>> {
         }
         archive => archive.map(Some),
     }
+}
+
+/// The VM if it can be had: its rows say what is missing otherwise.
+fn vm() -> Option<PathBuf> {
+    vm::archive().map_err(|error| eprintln!("without a VM: {error:#}")).ok()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]

@@ -89,7 +89,8 @@ impl Results {
     fn new(known: &[String]) -> Self {
         let mut results = Self::default();
         for name in known {
-            results.program(&(name.clone(), "local".to_owned()));
+            let (transport, name) = name.strip_prefix("vm/").map_or(("local", name.as_str()), |n| ("vm", n));
+            results.program(&(name.to_owned(), transport.to_owned()));
         }
         results
     }
@@ -112,16 +113,19 @@ impl Results {
                 Err(_) if lines.peek().is_none() => break,
                 Err(error) => return Err(error).context("a line that is no JSON"),
             };
+            let own = text(&value, "/transport").to_owned();
+            let key =
+                |name: &str| (name.to_owned(), if own.is_empty() { transport.clone() } else { own.clone() });
             if let Some(header) = value.get("header") {
                 text(header, "/transport").clone_into(&mut transport);
                 self.machines.push(machine(header));
             } else if let Some(end) = value.get("end") {
                 self.left_over.push(left_over(end));
             } else if let Some(name) = value.get("summary").and_then(Value::as_str) {
-                self.program(&(name.to_owned(), transport.clone())).counts = Some(value.clone());
+                let key = key(name);
+                self.program(&key).counts = Some(value);
             } else if let Some(name) = value.get("program").and_then(Value::as_str) {
-                let own = text(&value, "/transport");
-                let key = (name.to_owned(), if own.is_empty() { transport.clone() } else { own.to_owned() });
+                let key = key(name);
                 let first = !begun.contains(&key);
                 let program = self.program(&key);
                 if first {
@@ -234,6 +238,15 @@ fn left_over(end: &Value) -> String {
     }
     if let Some(memory) = number("/left/memory_mib") {
         parts.push(format!("{memory} MiB of device memory more in use than before"));
+    }
+    for (name, guest) in end.get("guests").and_then(Value::as_object).into_iter().flatten() {
+        let number = |path: &str| guest.pointer(path).and_then(Value::as_i64).unwrap_or_default();
+        parts.push(format!(
+            "in the {name} guest {} deferred errors, {} sessions left open, Linux {}",
+            number("/totals/posted_errors"),
+            number("/totals/sessions_open"),
+            text(guest, "/kernel"),
+        ));
     }
     if parts.is_empty() { String::new() } else { format!("At its end: {}.", parts.join(", ")) }
 }
@@ -403,6 +416,29 @@ mod tests {
         let later = r#"{"program": "parity/x", "transport": "local", "case": "b", "native": {"status": "ok"}, "ours": {"status": "ok"}, "same": true}"#;
         let table = results(&[FILE, later]).compatibility();
         assert!(table.contains("| parity/x | local | 1 cases | 1 cases | yes |  |"), "{table}");
+    }
+
+    #[test]
+    fn a_program_in_a_vm_is_a_row_of_its_own() {
+        let mut results = Results::new(&["p".into(), "vm/p".into(), "vm/parity/x".into()]);
+        let vm = r#"{"header": {"transport": "local"}}
+{"program": "p", "transport": "vm", "native": {"status": "ok", "seconds": 1}, "ours": {"status": "ok", "seconds": 30}, "same": true}
+{"program": "parity/x", "transport": "vm", "case": "a", "native": {"status": "ok"}, "ours": {"status": "ok"}, "same": true}
+{"summary": "parity/x", "transport": "vm", "deferred_errors": 3}
+{"end": {"guests": {"small": {"kernel": "6.1", "totals": {"posted_errors": 3, "sessions_open": 0}}}}}"#;
+        for file in [FILE, vm] {
+            results.read(file).expect("it is in order");
+        }
+        let table = results.compatibility();
+        for line in [
+            "| p | local | ok, 1.2 s | ok, 2.0 s | no | native: a\\|b |",
+            "| p | vm | ok, 1.0 s | ok, 30.0 s | yes |  |",
+            "| parity/x | vm | 1 cases | 1 cases | yes | 3 deferred errors |",
+            "| parity/x | local | 2 cases | 2 cases | 1 of 2 | differ: b; 2 deferred errors |",
+            "At its end: in the small guest 3 deferred errors, 0 sessions left open, Linux 6.1.",
+        ] {
+            assert!(table.lines().any(|l| l == line), "{line}\n{table}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ import threading
 
 from . import execute, gpu, rows, schedule
 from .daemon import Daemon
+from .guest import Guests
 from .place import Place
 from .record import Cache, Record
 
@@ -46,6 +47,8 @@ def arguments():
     add("--shim", metavar="DIR", help="folder of our libcuda.so.1")
     add("--headers", metavar="DIR", help="folder of kernels_ptx.h")
     add("--parity", metavar="DIR", help="folder of the parity programs")
+    add("--checks", metavar="DIR", help="folder of the programs that check themselves")
+    add("--vm", metavar="DIR", help="the unpacked vm.tar.xz; the bundle's is unpacked otherwise")
     add("--cuda-include", metavar="DIR", help="folder of cuda.h")
     add("--work", metavar="DIR", help="where to compile; a new folder that is removed at the end otherwise")
     return parser.parse_args()
@@ -54,12 +57,13 @@ def arguments():
 class Context:
     """What every row needs."""
 
-    def __init__(self, options, place, record, cache, daemon):
-        self.place, self.record, self.cache, self.daemon = place, record, cache, daemon
-        self.native = options.native_lib != "none"
+    def __init__(self, options, place, record, cache, daemon, images):
+        self.place, self.record, self.cache, self.daemon, self.images = place, record, cache, daemon, images
+        self.native, self.ours = options.native_lib != "none", not options.native_only
         self.ours_only = options.ours_only
         self.clock = schedule.Clock(options.time_limit)
         self.overlap = schedule.Overlap()
+        self.guests = Guests(place, options.executor, options.out)
 
 
 def _manifest(root):
@@ -87,38 +91,38 @@ def _run(options, root, work):
     chosen = rows.chosen(rows.every(place), options.only, options.shard)
     if options.list:
         for row in chosen:
-            print(row.name, row.shows, sep="\t")
+            print(row.key, row.shows, sep="\t")
         return 0
     if options.row_limit:
         for row in chosen:
             row.limit = min(row.limit, options.row_limit)
     # A core of a CUDA process is gigabytes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    record = Record(options.out, "local")
+    record = Record(options.out)
     record.write({"header": {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "executor": options.executor,
         "transport": "local", "machine": gpu.describe(), "bundle": _manifest(root), "packages": place.packages(),
-        "rows": [row.name for row in chosen],
+        "rows": [row.key for row in chosen],
     }})
     before = gpu.memory_used_mib()
     # nvcc takes seconds a file: while the daemon starts and the first rows run.
     images = threading.Thread(target=place.make_images)
     images.start()
     daemon = None
-    if not options.native_only:
+    if not options.native_only and any(not row.guest for row in chosen):
         record.say("starting the daemon")
         env = place.native({})
         daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log")
     workers = len(daemon.workers()) if daemon else 0
-    images.join()
     cache = Cache(options.out + ".native", options.native_from)
-    context = Context(options, place, record, cache, daemon)
+    context = Context(options, place, record, cache, daemon, images)
     complete = []
 
     def on_signal(_number, _frame):
         # Rows that run now end as failed, those to come find no time left.
         context.clock.until = 0.0
         execute.kill_all()
+        context.guests.kill()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
@@ -127,7 +131,11 @@ def _run(options, root, work):
         complete.append(True)
     finally:
         execute.kill_all()
-        end = {"complete": bool(complete) and all(row.name in record.ended for row in chosen), **record.counts}
+        end = {"complete": bool(complete) and all(row.key in record.ended for row in chosen), **record.counts}
+        images.join()
+        guests = context.guests.stop()
+        if guests:
+            end["guests"] = guests
         if daemon:
             end["totals"] = daemon.settle()
             # The daemon keeps a few processes ready for sessions to come, as many as at the beginning.

@@ -38,7 +38,7 @@ def culprit(cases):
     return last
 
 
-def run(argv, env, limit, clock):
+def run(argv, env, limit, clock, execute_one=execute.run, silence=SILENCE):
     """Every case of a program. Returns ({case: {"lines", "status"}}, seconds, standard error); a program that does not begin has
     no case, and its end as the status of the case "-"."""
     done, skip, seconds, err = {}, [], 0.0, ""
@@ -47,7 +47,7 @@ def run(argv, env, limit, clock):
         if left <= 0:
             break
         words = [word for name in skip for word in ("--skip", name)]
-        ended = execute.run(argv + words, env, left, silence=SILENCE)
+        ended = execute_one(argv + words, env, left, silence=silence)
         seconds += ended.seconds
         err = (err + ended.err)[-4000:]
         cases = parse(ended.out)

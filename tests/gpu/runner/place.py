@@ -44,6 +44,9 @@ class Place:
         self.headers = os.path.abspath(options.headers or os.path.join(root, "include"))
         self.parity = os.path.abspath(options.parity or os.path.join(root, "parity"))
         self.programs = os.path.join(root, "programs")
+        self.checks = os.path.abspath(options.checks or os.path.join(root, "checks"))
+        # The unpacked vm.tar.xz, once there is a guest (guest.py).
+        self.vm = os.path.abspath(options.vm) if options.vm else None
         self.build = os.path.join(work, "build")
         self.caches = os.path.join(work, "caches")
         self.images = os.path.join(work, "images")
@@ -81,7 +84,7 @@ class Place:
 
     def words(self, argv):
         """The words of a row with their places filled in."""
-        names = {"python": self.python, "programs": self.programs, "build": self.build, "root": self.root, "work": self.work}
+        names = {"python": self.python, "programs": self.programs, "checks": self.checks, "build": self.build, "root": self.root, "work": self.work}
         return [word.format(**names) for word in argv]
 
     def environment(self, extra):
@@ -118,6 +121,13 @@ class Place:
         env.update(VGPU_TRANSPORT="local", VGPU_SOCKET=self.socket, VGPU_LOG="1")
         return env
 
+    def in_guest(self, extra):
+        """Our side in a guest, which has the same files at the same places."""
+        env = self.ours(extra)
+        del env["VGPU_SOCKET"]
+        env.update(VGPU_TRANSPORT="vm", TMPDIR="/tmp")
+        return env
+
     def compile(self, source, output, compiler, flags=()):
         """Compiles a source once, however many rows need it. Raises `Missing` with the compiler's words."""
         path = os.path.join(self.build, output)
@@ -126,6 +136,7 @@ class Place:
         with turn:
             if os.path.exists(path):
                 return path
+            source = self.words([source])[0]
             source = source if os.path.isabs(source) else os.path.join(self.programs, source)
             if compiler == "nvcc":
                 if self.nvcc is None:

@@ -14,9 +14,9 @@ import time
 
 
 class Record:
-    def __init__(self, path, transport):
+    def __init__(self, path):
         self.file = open(path, "w", encoding="utf-8")
-        self.transport, self.turn, self.begin = transport, threading.Lock(), time.monotonic()
+        self.turn, self.begin = threading.Lock(), time.monotonic()
         self.ended, self.counts = set(), {"same": 0, "different": 0, "not run": 0}
 
     def write(self, value):
@@ -29,17 +29,17 @@ class Record:
         print(f"[{time.monotonic() - self.begin:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     def row(self, row, *, same, case=None, native=None, ours=None, difference=(), **more):
-        value = {"program": row.name, "transport": self.transport, "native": native, "ours": ours, "same": same}
+        value = {"program": row.name, "transport": row.transport, "native": native, "ours": ours, "same": same}
         if case is not None:
             value["case"] = case
         if difference:
             value["difference"] = list(difference)
         self.write({**value, **more})
         with self.turn:
-            self.ended.add(row.name)
+            self.ended.add(row.key)
             self.counts["same" if same is True else "different" if same is False else "not run"] += 1
         if case is None or same is False:
-            self._tell(row.name + (" " + case if case else ""), value, more)
+            self._tell(row.key + (" " + case if case else ""), value, more)
 
     def _tell(self, name, value, more):
         same = value["same"]
@@ -51,10 +51,10 @@ class Record:
         self.say(f"{name}: {text}{times}{': ' + why.splitlines()[0][:160] if why and same is not True else ''}")
 
     def summary(self, row, value):
-        self.write({"summary": row.name, **value})
+        self.write({"summary": row.name, "transport": row.transport, **value})
         with self.turn:
-            self.ended.add(row.name)
-        self.say(f"{row.name}: {value['cases']} cases ({value['native_seconds']:.1f} s / {value['ours_seconds']:.1f} s)")
+            self.ended.add(row.key)
+        self.say(f"{row.key}: {value['cases']} cases ({value['native_seconds']:.1f} s / {value['ours_seconds']:.1f} s)")
 
 
 class Cache:

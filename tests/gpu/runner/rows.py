@@ -1,11 +1,11 @@
 """What there is to run. A row is a program that says facts; a phase is rows that may overlap, or, where each is measured, rows that run
-alone. Within a phase the order is by value for the time."""
+alone. Within a phase the order is by value for the time. A row that has a guest runs our side in it, and the native side here."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # Phases, in order.
-CHEAP, ALONE, HEAVY, ALONE_LAST = range(4)
+CHEAP, ALONE, HEAVY, ALONE_LAST, GUEST = range(5)
 MEASURED = (ALONE, ALONE_LAST)
 
 
@@ -24,6 +24,17 @@ class Row:
     rounds: int = 1
     # Facts that are left out of the comparison are said in the program; what a row shows is said here.
     shows: str = ""
+    # The guest that our side runs in, of guest.KINDS.
+    guest: str = ""
+
+    @property
+    def transport(self):
+        return "vm" if self.guest else "local"
+
+    @property
+    def key(self):
+        """What tells it from every other row: the same program may run here and in a guest."""
+        return "vm/" + self.name if self.guest else self.name
 
 
 def parity(place):
@@ -100,8 +111,44 @@ def programs():
     ]
 
 
+def _check(line, **more):
+    """A program of tests/programs."""
+    stem, *arguments = line.split()
+    return Row(
+        name="checks/" + "-".join([stem, *arguments]), argv=["{build}/check-" + stem, *arguments], phase=CHEAP, limit=40.0,
+        build=[("{checks}/" + stem + ".c", "check-" + stem, "cc", [])], **more,
+    )
+
+
+def guests(place):
+    """What runs in a guest. An emulated CPU is ten to twenty times slower, so the limits are longer; memory that only a guest can
+    register with the device has rows of its own. The first row is the one that is worth most, and takes longest."""
+    named = {row.name: row for row in programs()}
+    memory = lambda case, shows: Row(  # noqa: E731
+        "memory/" + case, ["{build}/host_memory", case], limit=40.0, shows=shows, build=[("host_memory.c", "host_memory", "cc", [])])
+    tensors = _python("pytorch/tensors", "tensors.py", shows="tensors made, computed with, multiplied, added up, copied back")
+    small = [named["nvcc/" + name] for name in ("runtime-static", "runtime-shared", "kernels", "managed")]
+    small += [
+        memory("pinned", "cuMemHostAlloc: what the CPU, copies and kernels see of it"),
+        memory("registered", "cuMemHostRegister: the same of the process's own memory"),
+        memory("fork", "children of a process that uses CUDA, and that use it themselves"),
+        _check("driver_api", shows="the demonstration: results checked against the CPU"),
+        *(_check("pinned " + case) for case in ("alloc", "register", "unmapped", "large")),
+        *(_check("processes " + case) for case in ("fork-before", "fork-after")),
+        named["processes/4-at-once"], named["processes/killed"],
+    ]
+    small += parity(place)
+    # Not those that look at what has not ended yet: an emulated CPU looks too late.
+    large = [named["pytorch/" + name] for name in ("matmul", "graphs")]
+    return [
+        replace(tensors, phase=GUEST, guest="large", limit=480.0),
+        *(replace(row, phase=GUEST, guest="small", limit=150.0) for row in small),
+        *(replace(row, phase=GUEST, guest="large", limit=300.0) for row in large),
+    ]
+
+
 def every(place):
-    return sorted(parity(place) + programs(), key=lambda row: row.phase)
+    return sorted(parity(place) + programs() + guests(place), key=lambda row: row.phase)
 
 
 def chosen(rows, only, shard):
@@ -109,6 +156,6 @@ def chosen(rows, only, shard):
     import fnmatch
 
     if only:
-        rows = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in only)]
+        rows = [row for row in rows if any(fnmatch.fnmatch(row.key, pattern) for pattern in only)]
     index, count = shard
     return [row for n, row in enumerate(rows) if n % count == index - 1]

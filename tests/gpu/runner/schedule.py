@@ -47,6 +47,8 @@ def run(chosen, context, jobs):
     for phase in phases:
         now = [row for row in chosen if row.phase == phase]
         later = any(row.phase > phase and row.phase in rows.MEASURED for row in chosen)
+        if context.ours:
+            context.guests.begin({row.guest for row in now if row.guest})
         context.clock.reserved = context.clock.limit * RESERVE if later else 0.0
         if phase in rows.MEASURED:
             for row in now:

@@ -1,5 +1,6 @@
 """One row: compiled, run natively and through our library, compared, recorded."""
 
+import contextlib
 import os
 
 from . import compare, execute, parity
@@ -29,15 +30,42 @@ def _run(row, context):
         _program(row, argv, context)
 
 
+class Here:
+    """Where our side of a row runs: on this machine, through the daemon's local socket."""
+
+    def __init__(self, context):
+        self.daemon, self.overlap, self.run, self.environment = context.daemon, context.overlap, execute.run, context.place.ours
+        self.slots, self.silence = contextlib.nullcontext(), parity.SILENCE
+
+
+class InGuest:
+    """And in a guest, whose daemon is its own. Raises `Missing` where it does not boot."""
+
+    # How much longer a program may be silent.
+    SLOWER = 4.0
+
+    def __init__(self, context, name):
+        guest = context.guests.get(name)
+        self.daemon, self.overlap, self.run, self.environment = guest.daemon, guest.overlap, guest.run, context.place.in_guest
+        self.slots, self.silence = guest.slots, parity.SILENCE * self.SLOWER
+
+
+def _where(row, context):
+    """Nowhere, where our side is not to run."""
+    if not context.ours:
+        return None
+    return InGuest(context, row.guest) if row.guest else Here(context)
+
+
 def _limit(row, context):
     return max(1.0, min(row.limit, context.clock.left()))
 
 
-def _ours(row, context, work):
+def _ours(row, where, work):
     """Runs `work`, and says what the daemon counted meanwhile. Rows that overlap share its counters: `beside` names them."""
-    daemon = context.daemon
+    daemon = where.daemon
     before, line = daemon.totals(), len(daemon.log)
-    with context.overlap.of(row.name) as others:
+    with where.overlap.of(row.key) as others:
         result = work()
     after = daemon.totals()
     deferred = after.get("posted_errors", 0) - before.get("posted_errors", 0)
@@ -57,6 +85,7 @@ def _ours(row, context, work):
 
 
 def _parity(row, argv, context):
+    context.images.join()
     native, native_seconds = None, 0.0
     if context.native:
         kept = context.cache.get(row.name)
@@ -66,10 +95,12 @@ def _parity(row, argv, context):
             native, native_seconds, _ = parity.run(argv, context.place.native(row.env), _limit(row, context), context.clock)
             context.cache.put(row.name, {"cases": native, "seconds": native_seconds})
     ours, ours_seconds, err, counted = None, 0.0, "", {}
-    if context.daemon:
+    where = _where(row, context)
+    if where:
         def work():
-            return parity.run(argv, context.place.ours(row.env), _limit(row, context), context.clock)
-        (ours, ours_seconds, err), counted = _ours(row, context, work)
+            return parity.run(argv, where.environment(row.env), _limit(row, context), context.clock, where.run, where.silence)
+        with where.slots:
+            (ours, ours_seconds, err), counted = _ours(row, where, work)
     for case, n, o, same, lines in parity.rows(native, ours):
         extra = {"said": _tail(err)} if o and o["status"] != "ok" else {}
         context.record.row(
@@ -87,7 +118,7 @@ def _program(row, argv, context):
     kept = context.cache.get(row.name) if context.native else None
     native = [execute.Ended.from_json(value) for value in kept] if kept else []
     fresh = context.native and not native and not context.ours_only
-    ours, counted = [], {}
+    ours, counted, where = [], {}, None
     for _ in range(row.rounds):
         if fresh:
             native.append(execute.run(argv, context.place.native(row.env), _limit(row, context)))
@@ -95,10 +126,13 @@ def _program(row, argv, context):
                 # What is missing here is missing for both.
                 context.record.row(row, same="not run", reason=_reason(native[-1]), native=_side(native))
                 return
-        if context.daemon:
+        # Not before the native side has run: a guest is waited for.
+        where = where or _where(row, context)
+        if where:
             def work():
-                return execute.run(argv, context.place.ours(row.env), _limit(row, context))
-            ended, more = _ours(row, context, work)
+                return where.run(argv, where.environment(row.env), _limit(row, context))
+            with where.slots:
+                ended, more = _ours(row, where, work)
             ours.append(ended)
             counted = {k: (counted.get(k, 0) + v if isinstance(v, int) else v) for k, v in more.items()} if counted else more
             if ended.status != "ok":
@@ -155,13 +189,19 @@ def _compare(row, argv, native, ours, counted, fresh, context):
     n, o = _side(native), _side(ours)
     if n and n["status"] != "ok":
         extra["native_said"] = _tail(next(e for e in native if e.status != "ok").err)
+    if row.guest and ours and compare.notes(ours[-1].out):
+        extra["notes"] = compare.notes(ours[-1].out)[:40]
     if o:
         if o["status"] == "ok" and any(_wrong_library(ended, context.place) for ended in ours):
             o["status"] = "wrong library"
         elif o["status"] == "ok" and counted.get("sessions", 1) < 1:
             o["status"] = "no session was opened"
         if o["status"] != "ok":
-            extra["said"] = _tail(next((e for e in ours if e.status != "ok"), ours[-1]).err)
+            bad = next((e for e in ours if e.status != "ok"), ours[-1])
+            extra["said"] = _tail(bad.err)
+            if row.guest:
+                # How far it came: an emulated program may have run out of time.
+                extra["ours_out"] = _tail(bad.out, 3000)
     if n is None or o is None:
         same, lines, reason = "not run", [], "native was not run" if n is None else "ours was not run"
         if o and o["status"] == "not run":

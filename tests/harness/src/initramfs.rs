@@ -4,7 +4,7 @@
 //! what the caller adds. Programs built on this machine bring their shared libraries and dynamic loader along.
 
 mod archive;
-mod programs;
+pub(crate) mod programs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,31 @@ impl Initramfs {
         let list: String = self.modules.iter().map(|name| format!("{name}\n")).collect();
         image.bytes("/etc/modules", list.into_bytes(), 0o644)?;
         archive::write(&image.entries, path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Takes what only a debugger reads out of the programs, libraries and modules that are copied from this machine.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or there is no `strip`.
+    pub fn strip(&mut self) -> Result<()> {
+        for (name, entry) in &mut self.entries {
+            let Entry::Copy { source, mode } = entry else { continue };
+            if !std::fs::read(&source).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")) {
+                continue;
+            }
+            // The kernel loads a module by its symbols.
+            let what = if Path::new(name).extension().is_some_and(|it| it == "ko") {
+                "--strip-debug"
+            } else {
+                "--strip-all"
+            };
+            let file = tempfile::NamedTempFile::new()?;
+            let done = Command::new("strip").arg(what).arg("-o").arg(file.path()).arg(&source).output();
+            let done = done.context("strip does not start (Debian: apt-get install binutils)")?;
+            ensure!(done.status.success(), "strip: {}", String::from_utf8_lossy(&done.stderr));
+            *entry = Entry::Bytes { bytes: std::fs::read(file.path())?, mode: *mode };
+        }
+        Ok(())
     }
 
     fn has_file_named(&self, name: &str) -> bool {

@@ -7,6 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`packages`] | gets distribution packages through the machine's own apt sources and unpacks them |
+//! | [`carry`] | puts a QEMU and what it needs into one folder, for a machine that has neither it nor a network |
 //! | [`qemu`] | finds a QEMU that can do what is asked, or unpacks one; starts it; speaks QMP to it |
 //! | [`kernel`] | guest kernels, their headers, and out-of-tree modules built against them |
 //! | [`initramfs`] | packs a small root file system for the guest |
@@ -24,6 +25,7 @@
 //!   want the same one take turns ([`cache`]).
 
 pub mod cache;
+pub mod carry;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;

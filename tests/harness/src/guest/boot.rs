@@ -143,23 +143,30 @@ impl Boot {
         child.wait().context("QEMU")
     }
 
-    fn prepare(self, console: Console) -> Result<(Qemu, Machine, tempfile::NamedTempFile)> {
+    /// Writes the kernel and the root file system into a folder, as `vmlinuz` and `initramfs`, for a QEMU elsewhere: small, so
+    /// without debug information. How the machine is to look is left to whoever starts that.
+    ///
+    /// # Errors
+    /// When something cannot be fetched or built.
+    pub fn pack(mut self, folder: &Path) -> Result<Kernel> {
+        let (kernel, mut image) = self.root_file_system()?;
+        image.strip()?;
+        std::fs::copy(&kernel.image, folder.join("vmlinuz"))
+            .with_context(|| format!("cannot copy {}", kernel.image.display()))?;
+        image.write(&folder.join("initramfs"))?;
+        Ok(kernel)
+    }
+
+    fn prepare(mut self, console: Console) -> Result<(Qemu, Machine, tempfile::NamedTempFile)> {
         let generic =
             self.attachments.iter().any(|attachment| matches!(attachment, Attachment::Generic { .. }));
-        let want = self.qemu.unwrap_or(if generic { Want::GenericVhostUser } else { Want::Any });
+        let want = self.qemu.take().unwrap_or(if generic { Want::GenericVhostUser } else { Want::Any });
         let qemu = Qemu::find(&want)?;
         for attachment in &self.attachments {
             let device = attachment.device();
             ensure!(qemu.has_device(device), "QEMU {} has no device {device}", qemu.version());
         }
-        let kernel = Kernel::get(self.series)?;
-        let mut image = Initramfs::new(&kernel)?;
-        image.program("/usr/bin/guest-agent", agent_program()?, 0o755)?;
-        let rules: String = self.nodes.iter().map(|(name, mode)| format!("{name} {mode:o}\n")).collect();
-        image.bytes("/etc/device-nodes", rules.into_bytes(), 0o644)?;
-        for change in self.image {
-            change(&mut image)?;
-        }
+        let (kernel, image) = self.root_file_system()?;
         let file = tempfile::Builder::new().prefix("vgpu-initramfs-").tempfile()?;
         image.write(file.path())?;
 
@@ -171,6 +178,18 @@ impl Boot {
         }
         ensure!(!machine.hotplug || machine.chipset == Chipset::Q35, "root ports need the chipset q35");
         Ok((qemu, machine, file))
+    }
+
+    fn root_file_system(&mut self) -> Result<(Kernel, Initramfs)> {
+        let kernel = Kernel::get(self.series)?;
+        let mut image = Initramfs::new(&kernel)?;
+        image.program("/usr/bin/guest-agent", agent_program()?, 0o755)?;
+        let rules: String = self.nodes.iter().map(|(name, mode)| format!("{name} {mode:o}\n")).collect();
+        image.bytes("/etc/device-nodes", rules.into_bytes(), 0o644)?;
+        for change in std::mem::take(&mut self.image) {
+            change(&mut image)?;
+        }
+        Ok((kernel, image))
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 /// A library that a program needs.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Library {
+pub(crate) enum Library {
     /// This machine has it.
     Found {
         /// The name that the program asks for; the loader's own is its full path.
@@ -39,7 +39,7 @@ pub(super) fn libraries_of(program: &Path) -> Result<Vec<Library>> {
 }
 
 /// `name => /path (0x…)`, `name => not found`, `/path/of/the/loader (0x…)`, `linux-vdso.so.1 (0x…)`
-fn parse(shown: &str) -> Vec<Library> {
+pub(crate) fn parse(shown: &str) -> Vec<Library> {
     let mut libraries = Vec::new();
     for line in shown.lines().map(str::trim) {
         if let Some((name, place)) = line.split_once(" => ") {
