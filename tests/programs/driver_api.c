@@ -1,6 +1,6 @@
 /*
  * The driver API: vector add, saxpy, a tiled matrix product, a reduction with atomics; results checked against the CPU. And memory of
- * other kinds: of pools, mapped piece by piece, managed.
+ * other kinds: of pools, mapped piece by piece, managed, and variables that are.
  * Linked against libcuda.so.1 by its ordinary name.
  */
 #include <cuda.h>
@@ -223,6 +223,69 @@ static void managed(int n)
     CHECK(cuMemFree(p));
 }
 
+static const char variables_ptx[] =
+    ".version 7.0\n.target sm_70\n.address_size 64\n"
+    ".visible .global .attribute(.managed) .align 4 .u32 word = 41;\n"
+    ".visible .global .attribute(.managed) .align 4 .b32 row[100000];\n"
+    /* word += 1, row[thread] += word */
+    ".visible .entry step()\n"
+    "{\n"
+    "    .reg .b32 %r<5>;\n"
+    "    .reg .b64 %d<4>;\n"
+    "    mov.u32 %r1, %tid.x;\n"
+    "    ld.global.u32 %r2, [word];\n"
+    "    mul.wide.u32 %d1, %r1, 4;\n"
+    "    mov.u64 %d2, row;\n"
+    "    add.u64 %d3, %d1, %d2;\n"
+    "    ld.global.u32 %r3, [%d3];\n"
+    "    add.u32 %r4, %r3, %r2;\n"
+    "    st.global.u32 [%d3], %r4;\n"
+    "    bar.sync 0;\n"
+    "    add.u32 %r2, %r2, 1;\n"
+    "    st.global.u32 [word], %r2;\n"
+    "    ret;\n"
+    "}\n";
+
+/* __managed__ variables: each side sees what the other has written, byte by byte, and they go with their module. */
+static void managed_variables(void)
+{
+    for (int round = 0; round < 3; round++) {
+        CUmodule m;
+        CUfunction step;
+        CUdeviceptr at, far;
+        size_t size;
+        int is_managed = 0;
+        CHECK(cuModuleLoadData(&m, variables_ptx));
+        CHECK(cuModuleGetFunction(&step, m, "step"));
+        CHECK(cuModuleGetGlobal(&at, &size, m, "word"));
+        EXPECT(size == 4);
+        CHECK(cuModuleGetGlobal(&far, &size, m, "row"));
+        EXPECT(size == 400000);
+        CHECK(cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, far + 5));
+        EXPECT(is_managed == 1);
+        volatile unsigned *word = (void *)(uintptr_t)at, *row = (void *)(uintptr_t)far;
+        EXPECT(*word == 41 && row[0] == 0 && row[99999] == 0);
+        CHECK(cuLaunchKernel(step, 1, 1, 1, 64, 1, 1, 0, 0, 0, 0));
+        CHECK(cuCtxSynchronize());
+        EXPECT(*word == 42 && row[0] == 41 && row[63] == 41 && row[64] == 0);
+        /* The kernel writes the first 64 elements, this the others, meanwhile. */
+        *word = 100;
+        CHECK(cuLaunchKernel(step, 1, 1, 1, 64, 1, 1, 0, 0, 0, 0));
+        for (unsigned i = 64; i < 100000; i++)
+            row[i] = i;
+        CHECK(cuStreamSynchronize(0));
+        EXPECT(*word == 101);
+        for (unsigned i = 0; i < 100000; i++)
+            EXPECT(row[i] == (i < 64 ? 141 : i));
+        unsigned last = 0;
+        CHECK(cuMemcpyDtoH(&last, far + 399996, 4));
+        EXPECT(last == 99999);
+        EXPECT(cuMemFree(at) == CUDA_ERROR_INVALID_VALUE);
+        CHECK(cuModuleUnload(m));
+        EXPECT(cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, at) == CUDA_ERROR_INVALID_VALUE);
+    }
+}
+
 int main(void)
 {
     CUdevice device;
@@ -251,6 +314,7 @@ int main(void)
     pooled(50000);
     mapped();
     managed(5000);
+    managed_variables();
 
     CHECK(cuCtxSynchronize());
     CHECK(cuModuleUnload(module));
