@@ -1,6 +1,6 @@
 /*
- * The runtime API on NVIDIA's own libcudart: the same four computations, and managed variables. The kernels are registered as nvcc's object code registers
- * them: a fatbin (here with PTX only) and a host function for each kernel, which only its address stands for.
+ * The runtime API on NVIDIA's own libcudart: the same four computations, and managed variables. The kernels are registered as nvcc's
+ * object code registers them: a fatbin (here with PTX only) and a host function for each kernel, which only its address stands for.
  */
 #include <cuda_runtime_api.h>
 

@@ -12,6 +12,16 @@ use cuda_api::types::{CUresult, attribute, pointer_attribute};
 use crate::Cuda;
 use crate::context::Context;
 use crate::driver::Raw;
+use crate::lock::read;
+
+/// Variables up to this many bytes stay in host memory. Longer ones are left to the driver, which moves what kernels use to the device:
+/// that is worth more to them than a quick look at the bytes.
+const KEPT_BYTES: u64 = 1 << 20;
+/// CU_MEM_ADVISE_SET_PREFERRED_LOCATION and …_SET_ACCESSED_BY.
+const PREFERRED_LOCATION: u32 = 3;
+const ACCESSED_BY: u32 = 5;
+/// CU_DEVICE_CPU.
+const CPU: i32 = -1;
 
 /// Managed variables of libraries that a context's end may take away: address, length, the library.
 pub(crate) type Suspended = Vec<(u64, u64, Raw)>;
@@ -48,7 +58,26 @@ impl Cuda {
         self.memory.add_managed(at, len, owner, context)?;
         // SAFETY: managed memory of the driver's, which the CPU may use at any time (just checked) until the driver unmaps it; it is
         // taken out of the list before that (`forget_managed`, `suspend_managed`).
-        unsafe { self.managed.add(at, len) }
+        unsafe { self.managed.add(at, len) }?;
+        self.keep_at_host(at, len);
+        Ok(())
+    }
+
+    /// The guest's looks at a short variable do not move its page to and fro: it stays, and devices reach it over the bus.
+    fn keep_at_host(&self, at: u64, len: u64) {
+        let Ok(bytes) = usize::try_from(len) else { return };
+        if len > KEPT_BYTES {
+            return;
+        }
+        let devices = read(&self.contexts).all().into_iter().map(|context| context.device);
+        for (advice, device) in
+            std::iter::once((PREFERRED_LOCATION, CPU)).chain(devices.map(|d| (ACCESSED_BY, d)))
+        {
+            // SAFETY: managed memory of the driver's (the caller has asked); advice changes where it lies, not what it holds.
+            if let Err(error) = unsafe { self.driver.cuMemAdvise(at, bytes, advice, device) } {
+                log::debug!("advice {advice} for a managed variable: {error}");
+            }
+        }
     }
 
     /// A module or library is about to go.
