@@ -25,6 +25,7 @@ pub mod guest;
 pub mod host;
 pub mod host_functions;
 pub mod info;
+pub mod managed;
 pub mod output;
 pub mod overtake;
 pub mod rows;

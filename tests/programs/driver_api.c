@@ -1,12 +1,13 @@
 /*
  * The driver API: vector add, saxpy, a tiled matrix product, a reduction with atomics; results checked against the CPU. And memory of
- * other kinds: of pools, mapped piece by piece, managed.
+ * other kinds: of pools, mapped piece by piece, managed, and variables that are.
  * Linked against libcuda.so.1 by its ordinary name.
  */
 #include <cuda.h>
 
 #include "check.h"
 #include "kernels_ptx.h"
+#include "managed_ptx.h"
 
 static void check(CUresult result, const char *call, int line)
 {
@@ -223,6 +224,46 @@ static void managed(int n)
     CHECK(cuMemFree(p));
 }
 
+/* __managed__ variables: each side sees what the other has written, byte by byte, and they go with their module. */
+static void managed_variables(void)
+{
+    for (int round = 0; round < 3; round++) {
+        CUmodule m;
+        CUfunction step;
+        CUdeviceptr at, far;
+        size_t size;
+        int is_managed = 0;
+        CHECK(cuModuleLoadData(&m, managed_ptx));
+        CHECK(cuModuleGetFunction(&step, m, "step"));
+        CHECK(cuModuleGetGlobal(&at, &size, m, "word"));
+        EXPECT(size == 4);
+        CHECK(cuModuleGetGlobal(&far, &size, m, "row"));
+        EXPECT(size == 400000);
+        CHECK(cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, far + 5));
+        EXPECT(is_managed == 1);
+        volatile unsigned *word = (void *)(uintptr_t)at, *row = (void *)(uintptr_t)far;
+        EXPECT(*word == 41 && row[0] == 0 && row[99999] == 0);
+        CHECK(cuLaunchKernel(step, 1, 1, 1, 64, 1, 1, 0, 0, 0, 0));
+        CHECK(cuCtxSynchronize());
+        EXPECT(*word == 42 && row[0] == 41 && row[63] == 41 && row[64] == 0);
+        /* The kernel writes the first 64 elements, this the others, meanwhile. */
+        *word = 100;
+        CHECK(cuLaunchKernel(step, 1, 1, 1, 64, 1, 1, 0, 0, 0, 0));
+        for (unsigned i = 64; i < 100000; i++)
+            row[i] = i;
+        CHECK(cuStreamSynchronize(0));
+        EXPECT(*word == 101);
+        for (unsigned i = 0; i < 100000; i++)
+            EXPECT(row[i] == (i < 64 ? 141 : i));
+        unsigned last = 0;
+        CHECK(cuMemcpyDtoH(&last, far + 399996, 4));
+        EXPECT(last == 99999);
+        EXPECT(cuMemFree(at) == CUDA_ERROR_INVALID_VALUE);
+        CHECK(cuModuleUnload(m));
+        EXPECT(cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, at) == CUDA_ERROR_INVALID_VALUE);
+    }
+}
+
 int main(void)
 {
     CUdevice device;
@@ -251,6 +292,7 @@ int main(void)
     pooled(50000);
     mapped();
     managed(5000);
+    managed_variables();
 
     CHECK(cuCtxSynchronize());
     CHECK(cuModuleUnload(module));

@@ -1,11 +1,12 @@
 /*
- * The runtime API on NVIDIA's own libcudart: the same four computations. The kernels are registered as nvcc's object code registers
- * them: a fatbin (here with PTX only) and a host function for each kernel, which only its address stands for.
+ * The runtime API on NVIDIA's own libcudart: the same four computations, and managed variables. The kernels are registered as nvcc's
+ * object code registers them: a fatbin (here with PTX only) and a host function for each kernel, which only its address stands for.
  */
 #include <cuda_runtime_api.h>
 
 #include "check.h"
 #include "kernels_fatbin.h"
+#include "managed_ptx.h"
 
 /* The entry points of libcudart that nvcc's object code calls. */
 extern void **__cudaRegisterFatBinary(void *wrapper);
@@ -15,6 +16,9 @@ extern void __cudaRegisterFunction(void **handle, const char *host, char *device
                                    void *bid, void *block, void *grid, int *size);
 extern void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int external, size_t size, int constant,
                               int global);
+extern void __cudaRegisterManagedVar(void **handle, void **host, char *device, const char *name, int external, size_t size,
+                                     int constant, int global);
+extern char __cudaInitModule(void **handle);
 
 static struct {
     int magic, version;
@@ -27,7 +31,10 @@ static void saxpy_kernel(void) { __asm__(""); }
 static void matmul_kernel(void) { __asm__("nop"); }
 static void reduce_kernel(void) { __asm__("nop; nop"); }
 static void variables_kernel(void) { __asm__("nop; nop; nop"); }
+static void step_kernel(void) { __asm__("nop; nop; nop; nop"); }
 static int counter;
+/* nvcc makes a pointer of a managed variable, which the runtime fills in. */
+static unsigned *word, *row;
 
 static void check(cudaError_t result, const char *call, int line)
 {
@@ -181,6 +188,61 @@ static void variables(void)
     printf("variables: right\n");
 }
 
+/* The fatbin of managed_ptx, as tests/src/programs.rs makes them. */
+static void *managed_fatbin(void)
+{
+    static struct {
+        uint32_t magic;
+        uint16_t version, header_bytes;
+        uint64_t bytes;
+        uint16_t kind, entry_version;
+        uint32_t entry_header_bytes;
+        uint64_t text_bytes;
+        uint32_t unused, options;
+        uint16_t minor, major;
+        uint32_t architecture, name[2];
+        uint64_t flags, more[2];
+        uint32_t options_text, rest[3];
+        char text[sizeof managed_ptx + 7];
+    } fatbin = {.magic = 0xba55ed50, .version = 1, .header_bytes = 16, .kind = 1, .entry_version = 0x101, .entry_header_bytes = 80,
+                .options = 64, .major = 8, .architecture = 80, .flags = 0x11, .options_text = 72};
+    fatbin.text_bytes = (sizeof managed_ptx + 7) / 8 * 8;
+    fatbin.bytes = 80 + fatbin.text_bytes;
+    memcpy(fatbin.text, managed_ptx, sizeof managed_ptx);
+    return &fatbin;
+}
+
+static void managed_variables(void)
+{
+    static struct {
+        int magic, version;
+        const void *data;
+        void *unused;
+    } second = {0x466243b1, 1, 0, 0};
+    struct cudaPointerAttributes about;
+    second.data = managed_fatbin();
+    void **handle = __cudaRegisterFatBinary(&second);
+    __cudaRegisterFunction(handle, (const char *)step_kernel, "step", "step", -1, 0, 0, 0, 0, 0);
+    __cudaRegisterManagedVar(handle, (void **)&word, "word", "word", 0, 4, 0, 0);
+    __cudaRegisterManagedVar(handle, (void **)&row, "row", "row", 0, 400000, 0, 0);
+    __cudaRegisterFatBinaryEnd(handle);
+    __cudaInitModule(handle);
+    EXPECT(word && row);
+    EXPECT(*word == 41 && row[0] == 0);
+    CHECK(cudaLaunchKernel((void *)step_kernel, shape(1, 1), shape(64, 1), 0, 0, 0));
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(*word == 42 && row[0] == 41 && row[63] == 41 && row[64] == 0);
+    *word = 100;
+    row[70000] = 5;
+    CHECK(cudaLaunchKernel((void *)step_kernel, shape(1, 1), shape(64, 1), 0, 0, 0));
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(*word == 101 && row[1] == 141 && row[70000] == 5);
+    CHECK(cudaPointerGetAttributes(&about, row + 3));
+    EXPECT(about.type == cudaMemoryTypeManaged && about.hostPointer == row + 3 && about.devicePointer == row + 3);
+    __cudaUnregisterFatBinary(handle);
+    printf("managed variables: right\n");
+}
+
 int main(void)
 {
     int version, devices;
@@ -206,6 +268,7 @@ int main(void)
     matmul(50);
     reduction(100000);
     variables();
+    managed_variables();
 
     CHECK(cudaDeviceSynchronize());
     __cudaUnregisterFatBinary(handle);

@@ -77,7 +77,7 @@ impl GpuBundle {
             fs::copy(archive, folder.join("llama.tar.gz"))?;
         }
         if let Some(archive) = suites {
-            fs::copy(archive, folder.join("suites.tar.gz"))?;
+            fs::copy(archive, folder.join("suites.tar.xz"))?;
         }
         if let Some(archive) = vm {
             fs::copy(archive, folder.join("vm.tar.xz"))?;

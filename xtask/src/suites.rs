@@ -36,7 +36,7 @@ const MOST_BYTES: u64 = 14 << 20;
 pub(crate) fn archive(cuda_python: Option<&Path>) -> Result<PathBuf> {
     let version = cuda_python.map(version).transpose()?;
     let key = version.as_deref().unwrap_or("none");
-    cache::file(&store("suites").join(format!("suites-{key}.tar.gz")), |file| {
+    cache::file(&store("suites").join(format!("suites-{key}.tar.xz")), |file| {
         let place = tempfile::tempdir_in(store("suites"))?;
         let (python, bindings) = (place.path().join("python"), place.path().join("bindings"));
         for (name, version) in PACKAGES {
@@ -51,7 +51,7 @@ pub(crate) fn archive(cuda_python: Option<&Path>) -> Result<PathBuf> {
         fs::write(place.path().join("versions.json"), json!({ "cuda-bindings": version }).to_string())?;
         step(format_args!("packing the test suites"));
         let mut tar = Command::new("tar");
-        tar.arg("czf").arg(file).arg("-C").arg(place.path()).arg(".");
+        tar.arg("cJf").arg(file).env("XZ_OPT", "-9e").arg("-C").arg(place.path()).arg(".");
         ensure!(tar.status().context("tar does not start")?.success(), "tar failed on {}", file.display());
         let bytes = File::open(file)?.metadata()?.len();
         ensure!(bytes <= MOST_BYTES, "the test suites have {bytes} bytes, more than {MOST_BYTES}");

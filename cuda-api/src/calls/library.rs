@@ -24,10 +24,10 @@ cuda_api_macros::calls! { library;
     /// A library's module in the current context.
     0x0a05 sync custom "guest-driver/libcuda/src/library.rs" fn cuLibraryGetModule(pMod: *mut CUmodule, library: CUlibrary)
         wire (module: CUmodule, library: CUlibrary);
-    /// A variable of a library in the current context.
-    0x0a06 sync custom "guest-driver/libcuda/src/library.rs"
+    /// A variable of a library in the current context, and whether it is managed.
+    0x0a19 sync custom "guest-driver/libcuda/src/library.rs"
         fn cuLibraryGetGlobal(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const core::ffi::c_char)
-        wire (library: CUlibrary, cstr name) -> (dptr: CUdeviceptr, len: usize);
+        wire (library: CUlibrary, cstr name) -> (dptr: CUdeviceptr, len: usize, managed: bool);
     /// How many kernels a library has.
     0x0a07 sync fn cuLibraryGetKernelCount(out count: u32, handle lib: CUlibrary);
     /// A kernel's function in the current context.
@@ -53,11 +53,11 @@ cuda_api_macros::calls! { library;
     0x0a17 sync custom "guest-driver/libcuda/src/enumerate.rs"
         fn cuLibraryEnumerateKernels(kernels: *mut CUkernel, numKernels: u32, lib: CUlibrary)
         wire (library: CUlibrary, first: u32) -> (names: Vec<u8>);
-    /// A variable that host and device share: refused, as it lies where the host's driver puts it, out of the guest's reach. A name
-    /// of none is not found.
-    0x0a18 sync custom "guest-driver/libcuda/src/library.rs"
+    /// A variable that host and device share. It lies where the host's driver puts it; the guest has a copy there, which is brought into
+    /// line by the calls below.
+    0x0a1a sync custom "guest-driver/libcuda/src/library.rs"
         fn cuLibraryGetManaged(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const core::ffi::c_char)
-        wire (library: CUlibrary, cstr name);
+        wire (library: CUlibrary, cstr name) -> (dptr: CUdeviceptr, len: usize);
 
     // Refused: functions that host and device share.
     0x0a81 refused "no device here shares function pointers with the host (device attribute 129)" fn cuLibraryGetUnifiedFunction;

@@ -24,10 +24,10 @@ cuda_api_macros::calls! { module;
     0x0906 sync custom "guest-driver/libcuda/src/module.rs"
         fn cuModuleGetFunction(hfunc: *mut CUfunction, hmod: CUmodule, name: *const core::ffi::c_char)
         wire (function: CUfunction, module: CUmodule, cstr name) -> (info: FunctionInfo, params: Vec<ParamInfo>);
-    /// A variable of a module.
-    0x0907 sync custom "guest-driver/libcuda/src/module.rs"
+    /// A variable of a module, and whether it is managed.
+    0x090b sync custom "guest-driver/libcuda/src/module.rs"
         fn cuModuleGetGlobal_v2(dptr: *mut CUdeviceptr, bytes: *mut usize, hmod: CUmodule, name: *const core::ffi::c_char)
-        wire (module: CUmodule, cstr name) -> (dptr: CUdeviceptr, len: usize);
+        wire (module: CUmodule, cstr name) -> (dptr: CUdeviceptr, len: usize, managed: bool);
     /// Lazy or eager loading.
     0x0908 local "guest-driver/libcuda/src/module.rs" fn cuModuleGetLoadingMode(mode: *mut u32);
     /// How many kernels a module has.

@@ -128,6 +128,14 @@ cuda_api_macros::calls! { virtual_memory;
     0x0c58 local "guest-driver/libcuda/src/managed.rs" ptsz
         fn cuStreamAttachMemAsync(hStream: CUstream, dptr: CUdeviceptr, length: usize, flags: u32);
 
+    /// What the worker has in ranges of managed variables, which come as pairs of words: address and length. The executor checks that
+    /// each lies in a variable that was asked for. It needs no context and no turn, as the next two.
+    0x0c59 sync internal fn vgpuManagedRead() wire (bytes ranges) -> (bytes: Vec<u8>);
+    /// A hash of each piece of a range of a managed variable ([`crate::managed::PIECE_BYTES`]).
+    0x0c5a sync internal fn vgpuManagedHashes() wire (start: u64, len: u64) -> (hashes: Vec<u64>);
+    /// Bytes that the program has changed in managed variables, as runs ([`crate::managed::put_run`]).
+    0x0c5b sync internal fn vgpuManagedWrite() wire (bytes runs);
+
     // Refused: operations that are not needed for a result and have no honest counterpart here.
     0x0c8d refused "the decompression engine is not offered (attributes 136 and 137 are 0)" ptsz fn cuMemBatchDecompressAsync;
     0x0c8e refused "managed memory is pinned host memory here: there is no copy on a device to discard" ptsz fn cuMemDiscardAndPrefetchBatchAsync;

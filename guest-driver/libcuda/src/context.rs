@@ -12,8 +12,10 @@ use cuda_api::types::{CUcontext, CUdevice, CUgreenCtx};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
+use crate::managed::variables;
 use crate::objects::{Objects, lock};
 use crate::process::{Process, initialised};
+use crate::ranges::{Range, RangeKind};
 use crate::thread;
 
 /// What is known of a context.
@@ -240,6 +242,11 @@ fn forget_contents(process: &Process, ctx: CUcontext) {
     process.objects.remove_of_context(ctx.0);
     for range in process.ranges.remove_where(|r| r.context == ctx.0 && !r.kind.is_host()) {
         process.reservations.release(range.start, range.len);
+    }
+    let managed = |r: &Range| r.context == ctx.0 && r.kind == RangeKind::ManagedVariable;
+    for range in process.ranges.remove_where(managed) {
+        // Its module has gone with the context.
+        variables::end(process, variables::suspend(range.owner));
     }
     crate::library::context_destroyed(process, ctx);
 }

@@ -252,9 +252,11 @@ fn synchronous_stream() -> Option<CUstream> {
 }
 
 /// What a copy from or to host memory is, given that the other end is the device's: pinned memory and anything longer than a frame
-/// needs no staging.
+/// needs no staging. Managed memory is read and written in the device's order, whatever the length: a kernel may be about to write it.
 fn way(process: &Process, host: u64, len: usize, unshared: Direction) -> Direction {
-    if len > INLINE_LIMIT && is_pinned(process, host, len) { Direction::Shared } else { unshared }
+    let managed = || process.ranges.find(host).is_some_and(|range| range.kind.is_managed());
+    let shared = is_pinned(process, host, len) && (len > INLINE_LIMIT || managed());
+    if shared { Direction::Shared } else { unshared }
 }
 
 /// cuMemcpyHtoD.

@@ -13,6 +13,7 @@ use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
 use transport::{CallError, FrameWriter, ReplyData, Ring};
 
+use crate::managed::{variables, watch};
 use crate::order::Use;
 use crate::output;
 use crate::process::{Process, initialised};
@@ -190,7 +191,15 @@ impl Lane<'_> {
     /// # Errors
     /// The call's CUresult, or the transport's failure.
     pub fn call<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
+        let managed = variables::exist();
+        if managed {
+            watch::called();
+            variables::push();
+        }
         let outcome = self.call_alone::<C>(fields, bulk);
+        if managed && (C::MAY_BLOCK || tells_of_work(C::ID)) && outcome.is_ok() {
+            variables::pull();
+        }
         // The driver may have printed what kernels print.
         let printed = self.process.session.printed_bytes();
         if C::MAY_BLOCK && output::is_behind(printed) {
@@ -272,6 +281,10 @@ impl Lane<'_> {
             carried.fetch_or(bit, Ordering::Relaxed);
             return Ok(());
         }
+        if variables::exist() {
+            watch::called();
+            variables::push();
+        }
         if flags & FRAME_UNORDERED == 0 {
             self.state.unsettled.posted();
         }
@@ -314,6 +327,15 @@ pub fn call<C: Call>(fields: C::In<'_>) -> CuResult<C::Out> {
 /// The call's CUresult, or the transport's failure.
 pub fn call_apart<C: Call>(ring: &mut Ring, ticket: u64, fields: C::In<'_>) -> CuResult<C::Out> {
     ring.call(C::ID, 0, 0, ticket, |w| fields.put(&mut Arguments(w)), reply::<C>)
+        .map_err(|e| call_failure(&e))?
+}
+
+/// As [`call_apart`], and the call waits for no call of another ring.
+///
+/// # Errors
+/// As for that.
+pub fn call_unordered<C: Call>(ring: &mut Ring, ticket: u64, fields: C::In<'_>) -> CuResult<C::Out> {
+    ring.call(C::ID, FRAME_UNORDERED, 0, ticket, |w| fields.put(&mut Arguments(w)), reply::<C>)
         .map_err(|e| call_failure(&e))?
 }
 

@@ -16,6 +16,7 @@ use cuda_api::types::{CUstream, CUuserObject};
 use cuda_api::{CUresult, CuResult};
 use transport::Ring;
 
+use crate::managed::variables;
 use crate::objects::lock;
 use crate::process::{Process, initialised};
 use crate::{gate, output, thread};
@@ -109,7 +110,8 @@ pub fn start(process: &'static Process) -> CuResult<()> {
     }
 }
 
-fn block_signals() -> libc::sigset_t {
+/// No signal of the program's reaches a thread that is started meanwhile; what held before comes back.
+pub(crate) fn block_signals() -> libc::sigset_t {
     // SAFETY: plain data, which the calls below fill in; they change the calling thread's mask only.
     unsafe {
         let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
@@ -119,7 +121,8 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-fn restore_signals(before: &libc::sigset_t) {
+/// What held before holds again.
+pub(crate) fn restore_signals(before: &libc::sigset_t) {
     // SAFETY: the mask that the thread had before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }
@@ -131,6 +134,10 @@ fn serve(process: &'static Process, mut ring: Ring) {
     // may be waiting for the very function that it says is done.
     let (mut ticket, mut done) = (0u64, 0u64);
     loop {
+        // What the function that has run has changed of managed variables, and what the next one is to find there.
+        if variables::exist() {
+            variables::push();
+        }
         ticket += 1;
         let next = gate::call_apart::<row::vgpuNextHostFunction>(&mut ring, ticket, (done,));
         let printed = process.session.printed_bytes();
@@ -151,6 +158,9 @@ fn serve(process: &'static Process, mut ring: Ring) {
                         unsafe { destroy(data.0) };
                     }
                 } else if token != 0 {
+                    if variables::exist() {
+                        variables::pull();
+                    }
                     run_function(token, CUresult(status));
                 }
             }

@@ -321,7 +321,8 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, p: *mut c_void) -> CUresult {
 /// A context's pinned memory goes with it; the caller's own pages stay the caller's. The worker still has the context: what runs in
 /// it may use the memory, so it is waited for.
 pub fn context_destroyed(process: &Process, ctx: CUcontext) {
-    let ranges = process.ranges.remove_where(|r| r.context == ctx.0 && r.kind.is_host());
+    let pinned = |r: &Range| r.kind.is_host() && r.kind != RangeKind::ManagedVariable;
+    let ranges = process.ranges.remove_where(|r| r.context == ctx.0 && pinned(r));
     if ranges.is_empty() {
         return;
     }

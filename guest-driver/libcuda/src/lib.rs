@@ -1,7 +1,7 @@
 //! `libcuda.so.1`: the CUDA driver library of a VM that has no GPU. Programs and NVIDIA's own libraries link or dlopen it by its
 //! ordinary name; it answers what the guest can know and forwards the rest through the session's rings.
 //!
-//! What it is not: it never executes GPU code, keeps no copy of device memory, and decides nothing about who may use the
+//! What it is not: it never executes GPU code, keeps no copy of device memory but for managed variables ([`managed`]), and decides nothing about who may use the
 //! GPU. It trusts the application as CUDA does, and the host's replies only as far as they cannot hurt this process.
 //!
 //! | where | what |
@@ -14,8 +14,8 @@
 //! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
 //!
 //! Invariants
-//! - No call panics across the C boundary or prints to stdout, except what kernels print. One thread is started, by the first function that the device is to
-//!   call ([`host_function`]).
+//! - No call panics across the C boundary or prints to stdout, except what kernels print. Two threads are started: by the first function that the
+//!   device is to call ([`host_function`]), and by the first managed variable ([`managed::watch`]).
 //! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
 //!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
 //! - An error of a posted call comes out of this thread's next call that travels, instead of it and before it has done anything; or
@@ -23,9 +23,9 @@
 //! - What a failing call was to end is as it was before: state goes when the worker has answered.
 //! - In a forked child every call answers CUDA_ERROR_NOT_INITIALIZED; nothing of the parent's session is touched.
 //! - At process exit a call may come after everything else is gone: it answers CUDA_ERROR_DEINITIALIZED.
-//! - Lock order: `context` → `module`/`library` → `objects` → `ranges`; no lock is held while a frame waits for its reply,
-//!   except those under which something is made once (a primary context, and what a module or library is asked for by name), and a
-//!   link's, which CUDA lets one thread use at a time.
+//! - Lock order: `context` → `module`/`library` → `managed::variables` → `objects` → `ranges`; no lock is held while a frame waits for
+//!   its reply, except those under which something is made once (a primary context, and what a module or library is asked for by name),
+//!   a link's, which CUDA lets one thread use at a time, and that of managed variables, whose frames wait for nothing.
 //!
 //! Settings (environment): `VGPU_TRANSPORT`, `VGPU_SOCKET` (see the `transport` crate), `VGPU_STRICT=1` (every call waits),
 //! `VGPU_LOG=1` (what is refused or goes wrong, on stderr, once per name; unset: only refusals are counted).

@@ -30,6 +30,8 @@ pub struct LibraryRecord {
     functions: Mutex<HashMap<(u64, u64), CUfunction>>,
     /// Variables that were asked for, in each context.
     variables: Mutex<HashMap<(u64, CString), (CUdeviceptr, usize)>>,
+    /// Managed variables that were asked for: the same in every context.
+    managed: Mutex<HashMap<CString, (CUdeviceptr, usize)>>,
 }
 
 /// What the library has in a context is gone with it.
@@ -38,6 +40,8 @@ pub fn context_destroyed(process: &Process, ctx: CUcontext) {
         lock(&record.modules).remove(&ctx.0);
         lock(&record.functions).retain(|(context, _), _| *context != ctx.0);
         lock(&record.variables).retain(|(context, _), _| *context != ctx.0);
+        // The driver may have taken them away with the context: they are asked for again.
+        lock(&record.managed).clear();
     }
 }
 
@@ -221,7 +225,7 @@ pub fn module_in(process: &Process, library: CUlibrary, context: u64) -> CuResul
     if let Some(known) = modules.get(&context) {
         return Ok(*known);
     }
-    let module = module::new(process, context)?;
+    let module = module::new(process, context, library.0)?;
     gate::call_in::<row::cuLibraryGetModule>(CUcontext(context), (module, library)).inspect_err(|_| {
         process.objects.modules.remove(module.0);
     })?;
@@ -249,10 +253,14 @@ pub unsafe fn cuLibraryGetGlobal(
         let place = match variables.get(&key) {
             Some(known) => *known,
             None => {
-                let place = gate::call::<row::cuLibraryGetGlobal>((library, name))?;
-                module::remember_variable(process, context, library.0, place.0, place.1)?;
-                variables.insert(key, place);
-                place
+                let (at, len, managed) = gate::call::<row::cuLibraryGetGlobal>((library, name))?;
+                if managed {
+                    module::remember_managed(process, 0, library.0, at, len)?;
+                } else {
+                    module::remember_variable(process, context, library.0, at, len)?;
+                }
+                variables.insert(key, (at, len));
+                (at, len)
             }
         };
         // SAFETY: CUDA's contract with the caller.
@@ -261,10 +269,10 @@ pub unsafe fn cuLibraryGetGlobal(
     })())
 }
 
-/// cuLibraryGetManaged: there is a variable of that name, which is not supported, or there is none.
+/// cuLibraryGetManaged.
 pub unsafe fn cuLibraryGetManaged(
-    _dptr: *mut CUdeviceptr,
-    _bytes: *mut usize,
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
     library: CUlibrary,
     name: *const c_char,
 ) -> CUresult {
@@ -272,22 +280,22 @@ pub unsafe fn cuLibraryGetManaged(
         let process = initialised()?;
         process.alive()?;
         not_null(name.cast_mut())?;
-        record(process, library)?;
+        let record = record(process, library)?;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
         let name = unsafe { CStr::from_ptr(name) };
-        match gate::call::<row::cuLibraryGetManaged>((library, name)) {
-            Err(CUresult::NOT_SUPPORTED) | Ok(()) => {
-                crate::log::say(|| {
-                    format!(
-                        "the __managed__ variable {} is not supported: it lies where the host's driver puts it, out of this \
-                         process's reach. A program that uses it ends with a segmentation fault",
-                        name.to_string_lossy()
-                    )
-                });
-                Err(CUresult::NOT_SUPPORTED)
+        let mut variables = lock(&record.managed);
+        let place = match variables.get(name) {
+            Some(known) => *known,
+            None => {
+                let (at, len) = gate::call::<row::cuLibraryGetManaged>((library, name))?;
+                module::remember_managed(process, 0, library.0, at, len)?;
+                variables.insert(name.to_owned(), (at, len));
+                (at, len)
             }
-            Err(error) => Err(error),
-        }
+        };
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { module::give_variable(dptr, bytes, place) };
+        Ok(())
     })())
 }
 

@@ -1,8 +1,11 @@
 //! Managed memory: pinned host memory at the same address on both sides. Host and device see each other's writes without anybody's
 //! help, so every access that the programming model allows works; it costs a trip over the bus where the driver would have moved the
-//! pages. Advice and prefetches are checked as the driver checks them, remembered and answered back; pages are never moved.
+//! pages. Variables of modules ([`variables`]) cannot be had so. Advice and prefetches are checked as the driver checks them, remembered and answered back; pages are never moved.
 
 mod advice;
+mod merge;
+pub mod variables;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -84,7 +87,7 @@ fn pages(process: &Process, start: u64, len: usize) -> CuResult<(Range, std::ops
         .and_then(|end| end.checked_next_multiple_of(PAGE))
         .ok_or(CUresult::INVALID_VALUE)?;
     let last = (range.start + range.len).next_multiple_of(PAGE);
-    if len == 0 || end > last || !matches!(range.kind, RangeKind::Managed(_)) {
+    if len == 0 || end > last || !range.kind.is_managed() {
         return Err(CUresult::INVALID_VALUE);
     }
     Ok((range, start / PAGE * PAGE..end))
@@ -98,16 +101,16 @@ fn with_advice<R>(
 ) -> CuResult<R> {
     let process = ready()?;
     let (range, pages) = pages(process, start, len)?;
+    // A variable begins anywhere in its page.
+    let whole = range.start / PAGE * PAGE..(range.start + range.len).next_multiple_of(PAGE);
     let mut all = lock(&ADVICE);
     let known = all.entry(range.start).and_modify(|known| {
         // Another allocation may have had the address.
         if known.id() != range.id {
-            *known = Pages::new(range.id, range.start..(range.start + range.len).next_multiple_of(PAGE));
+            *known = Pages::new(range.id, whole.clone());
         }
     });
-    let known = known.or_insert_with(|| {
-        Pages::new(range.id, range.start..(range.start + range.len).next_multiple_of(PAGE))
-    });
+    let known = known.or_insert_with(|| Pages::new(range.id, whole));
     Ok(work(known, pages))
 }
 
@@ -325,7 +328,7 @@ pub unsafe fn cuStreamAttachMemAsync(
             crate::context::current()?;
         }
         let range = process.ranges.find(start).ok_or(CUresult::INVALID_VALUE)?;
-        if !matches!(range.kind, RangeKind::Managed(_)) || range.start != start {
+        if !range.kind.is_managed() || range.start != start {
             return Err(CUresult::INVALID_VALUE);
         }
         match flags {

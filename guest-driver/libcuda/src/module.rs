@@ -13,6 +13,7 @@ use cuda_api::{CUresult, CuResult};
 use crate::function::FunctionRecord;
 use crate::gate;
 use crate::image::{self, JitOptions};
+use crate::managed::variables;
 use crate::objects::lock;
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
@@ -22,6 +23,8 @@ use crate::ranges::{Range, RangeKind};
 pub struct ModuleRecord {
     /// The context it belongs to.
     pub context: u64,
+    /// The library that it is of, or 0.
+    pub library: u64,
     /// Somebody unloads it: nobody else does.
     unloading: AtomicBool,
     /// Functions that were asked for: the same name gives the same handle.
@@ -36,7 +39,7 @@ fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
     not_null(to)?;
     let context = crate::context::owner(crate::context::current()?).0;
     let number = image::send(bytes)?;
-    let module = new(process, context)?;
+    let module = new(process, context, 0)?;
     let (info_room, error_room) = options.rooms();
     let outcome =
         gate::call::<row::cuModuleLoadDataEx>((module, number, &options.travelling, info_room, error_room))
@@ -54,16 +57,13 @@ fn load(to: *mut CUmodule, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
     Ok(())
 }
 
-/// Names a module of a context.
+/// Names a module of a context: its own, or a library's.
 ///
 /// # Errors
 /// CUDA_ERROR_OUT_OF_MEMORY where there are too many.
-pub fn new(process: &Process, context: u64) -> CuResult<CUmodule> {
-    process
-        .objects
-        .modules
-        .insert_in(context, ModuleRecord { context, ..ModuleRecord::default() })
-        .map(CUmodule)
+pub fn new(process: &Process, context: u64, library: u64) -> CuResult<CUmodule> {
+    let record = ModuleRecord { context, library, ..ModuleRecord::default() };
+    process.objects.modules.insert_in(context, record).map(CUmodule)
 }
 
 /// cuModuleLoadData.
@@ -117,18 +117,22 @@ pub unsafe fn cuModuleLoad(module: *mut CUmodule, name: *const c_char) -> CUresu
 /// # Errors
 /// `tell`'s.
 pub fn end_with_variables(
-    process: &Process,
+    process: &'static Process,
     owner: u64,
     tell: impl FnOnce() -> CuResult<()>,
 ) -> CuResult<()> {
-    let variables = process.ranges.remove_where(|r| r.owner == owner && r.kind == RangeKind::Variable);
+    let is_variable = |kind| matches!(kind, RangeKind::Variable | RangeKind::ManagedVariable);
+    let variables = process.ranges.remove_where(|r| r.owner == owner && is_variable(r.kind));
+    let managed = variables::suspend(owner);
     if let Err(error) = tell() {
         variables.into_iter().for_each(|range| process.ranges.restore(range));
+        variables::resume(process, managed);
         return Err(error);
     }
-    for range in variables {
+    for range in variables.iter().filter(|range| range.kind == RangeKind::Variable) {
         process.reservations.release(range.start, range.len);
     }
+    variables::end(process, managed);
     Ok(())
 }
 
@@ -248,6 +252,35 @@ pub fn remember_variable(process: &Process, context: u64, owner: u64, at: u64, l
     Ok(())
 }
 
+/// A managed variable is memory of this process as well from now on. It may be known. A library's belongs to no context: 0.
+///
+/// # Errors
+/// As for [`variables::add`].
+pub fn remember_managed(
+    process: &'static Process,
+    context: u64,
+    owner: u64,
+    at: u64,
+    len: usize,
+) -> CuResult<()> {
+    variables::add(process, at, len, owner)?;
+    let known = process.ranges.find(at).is_some_and(|r| r.start == at && r.owner == owner);
+    if !known {
+        let device = process.objects.contexts.get(context).map_or(0, |c| c.device);
+        process.ranges.insert(Range {
+            start: at,
+            len: len as u64,
+            kind: RangeKind::ManagedVariable,
+            context,
+            device,
+            id: 0,
+            read_only: false,
+            owner,
+        });
+    }
+    Ok(())
+}
+
 /// cuModuleGetGlobal.
 pub unsafe fn cuModuleGetGlobal_v2(
     dptr: *mut CUdeviceptr,
@@ -269,10 +302,14 @@ pub unsafe fn cuModuleGetGlobal_v2(
         let place = match variables.get(name) {
             Some(known) => *known,
             None => {
-                let place = gate::call::<row::cuModuleGetGlobal_v2>((module, name))?;
-                remember_variable(process, record.context, module.0, place.0, place.1)?;
-                variables.insert(name.to_owned(), place);
-                place
+                let (at, len, managed) = gate::call::<row::cuModuleGetGlobal_v2>((module, name))?;
+                match (managed, record.library) {
+                    (true, 0) => remember_managed(process, record.context, module.0, at, len)?,
+                    (true, library) => remember_managed(process, 0, library, at, len)?,
+                    (false, _) => remember_variable(process, record.context, module.0, at, len)?,
+                }
+                variables.insert(name.to_owned(), (at, len));
+                (at, len)
             }
         };
         // SAFETY: CUDA's contract with the caller.

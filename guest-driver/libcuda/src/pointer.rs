@@ -58,7 +58,7 @@ fn asked(process: &Process, address: u64, attribute: u32) -> Option<u64> {
 fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuResult<Value> {
     let host = range.kind.is_host();
     // Managed memory is a device's, although the host has it, too.
-    let device = !host || matches!(range.kind, RangeKind::Managed(_));
+    let device = !host || range.kind.is_managed();
     Ok(match attribute {
         attr::CONTEXT => Value::Word(range.context),
         attr::MEMORY_TYPE => Value::Half(if device { MEMORY_TYPE_DEVICE } else { MEMORY_TYPE_HOST }),

@@ -24,6 +24,8 @@ pub enum RangeKind {
     HostRegistered(u32),
     /// cuMemAllocManaged, with its flags: host memory, pinned like it.
     Managed(u32),
+    /// A managed variable of a module or library: it lives and dies with it. Memory of this process, with the worker's beside it.
+    ManagedVariable,
     /// Physical memory that is mapped at reserved addresses (its handle is the owner), with who may access it
     /// (CUmemAccess_flags).
     Mapped(u8),
@@ -36,7 +38,12 @@ pub enum RangeKind {
 impl RangeKind {
     /// The application can read and write it with the CPU.
     pub fn is_host(self) -> bool {
-        matches!(self, RangeKind::HostAlloc(_) | RangeKind::HostRegistered(_) | RangeKind::Managed(_))
+        matches!(self, RangeKind::HostAlloc(_) | RangeKind::HostRegistered(_)) || self.is_managed()
+    }
+
+    /// Managed memory: allocated, or a variable.
+    pub fn is_managed(self) -> bool {
+        matches!(self, RangeKind::Managed(_) | RangeKind::ManagedVariable)
     }
 }
 

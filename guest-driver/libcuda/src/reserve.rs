@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::io;
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 
 /// Bytes of a block.
 const BLOCK_BYTES: u64 = 2 << 20;
@@ -85,6 +86,30 @@ impl Reservations {
         }
         kept.extend(fresh.into_iter().flatten());
         Ok(())
+    }
+
+    /// Makes pages of a held range memory that the program reads and writes. A forked child does not have them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self, start: u64, end: u64) -> io::Result<()> {
+        let (address, len) = (std::ptr::without_provenance_mut(start as usize), (end - start) as usize);
+        // SAFETY: pages that `map` has mapped, and that nobody else uses: they were not accessible.
+        unsafe {
+            mprotect(address, len, MprotectFlags::READ | MprotectFlags::WRITE)?;
+            madvise(address, len, Advice::LinuxDontFork)
+        }
+    }
+
+    /// Takes such pages away: they are reserved addresses again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn shut(&self, start: u64, end: u64) -> io::Result<()> {
+        let (address, len) = (std::ptr::without_provenance_mut(start as usize), (end - start) as usize);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: over pages of a held range, which are nobody else's; PROT_NONE memory is never accessed.
+        unsafe { mmap_anonymous(address, len, ProtFlags::empty(), flags) }.map(|_| ())
     }
 
     /// Gives a held range back.
@@ -216,6 +241,31 @@ mod tests {
         assert_eq!(r.keep(base + 2 * BLOCK_BYTES, 3 * BLOCK_BYTES), Err(Clash));
         unmap(&taken);
         r.keep(base + 2 * BLOCK_BYTES, 3 * BLOCK_BYTES).unwrap();
+    }
+
+    #[test]
+    fn pages_of_a_held_range_are_opened_and_shut() {
+        let r = Reservations::default();
+        let base = 0x3f00_0000_0000;
+        r.hold(base, 3 * BLOCK_BYTES).unwrap();
+        r.open(base + 4096, base + 12_288).unwrap();
+        let word: *mut u64 = std::ptr::with_exposed_provenance_mut(base as usize + 4096);
+        // SAFETY: pages that were just opened.
+        unsafe {
+            assert_eq!(word.read_volatile(), 0);
+            word.write_volatile(7);
+            // Opened again with what lies beside it.
+            r.open(base + 4096, base + 16_384).unwrap();
+            assert_eq!(word.read_volatile(), 7);
+        }
+        r.shut(base + 4096, base + 16_384).unwrap();
+        r.open(base + 4096, base + 8192).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { word.read_volatile() }, 0, "what was there is gone");
+        assert_eq!(map(&block(base)), Err(Clash));
+        r.release(base, 3 * BLOCK_BYTES);
+        map(&block(base)).unwrap();
+        unmap(&block(base));
     }
 
     #[test]

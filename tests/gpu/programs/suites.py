@@ -40,8 +40,8 @@ class Suite:
 
 
 def unpacked():
-    """The folder of what the bundle's suites.tar.gz has. The first that comes unpacks it."""
-    packed, folder = os.path.join(ROOT, "suites.tar.gz"), os.path.join(WORK, "suites")
+    """The folder of what the bundle's suites.tar.xz has. The first that comes unpacks it."""
+    packed, folder = os.path.join(ROOT, "suites.tar.xz"), os.path.join(WORK, "suites")
     if not os.path.exists(packed):
         skip("the bundle was made without the test suites")
     if not os.path.exists(folder):

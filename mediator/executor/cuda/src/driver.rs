@@ -311,6 +311,7 @@ driver! {
     safe cuDeviceGetTexture1DLinearMaxWidth [elements: usize] (format: u32, channels: u32, device: i32) [];
 
     raw cuPointerGetAttribute [] (data: *mut c_void, attribute: u32, address: u64) [];
+    raw cuMemAdvise [] (address: u64, len: usize, advice: u32, device: i32) [];
     raw cuMemsetD8_v2 [] (to: u64, value: u8, count: usize) [];
     raw cuMemsetD16_v2 [] (to: u64, value: u16, count: usize) [];
     raw cuMemsetD32_v2 [] (to: u64, value: u32, count: usize) [];

@@ -59,6 +59,7 @@ mod host_functions;
 mod image;
 mod jit;
 mod lock;
+mod managed;
 mod memory;
 mod objects;
 mod pools;

@@ -28,6 +28,8 @@ pub(crate) enum Kind<B> {
     Imported { context: u32 },
     /// A variable of a module or library in a context, which goes with either.
     Variable { owner: Raw, context: u32 },
+    /// A managed variable of a module (in a context) or library (in none), which goes with either. The CPU uses it as well.
+    Managed { owner: Raw, context: Option<u32> },
     /// Registered host memory, in a context.
     Registered { read_only: bool },
     /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
@@ -128,11 +130,11 @@ impl<B> Memory<B> {
         }
     }
 
-    /// The whole range is registered host memory or not: `true` where it begins in some.
+    /// The whole range is memory that the host uses as well, or not: `true` where it begins in registered memory or a managed variable.
     pub(crate) fn is_host(&self, address: u64) -> bool {
         let maps = read(&self.maps);
         at(&maps.extents, address, |e: &Extent<B>| e.len)
-            .is_some_and(|(_, extent)| matches!(extent.kind, Kind::Registered { .. }))
+            .is_some_and(|(_, extent)| matches!(extent.kind, Kind::Registered { .. } | Kind::Managed { .. }))
     }
 
     fn add(&self, start: u64, len: u64, kind: Kind<B>) -> CuResult<()> {
@@ -272,6 +274,48 @@ impl<B> Memory<B> {
             return Ok(());
         }
         self.add(start, len, Kind::Variable { owner, context })
+    }
+
+    /// A managed variable; it may have been asked for before.
+    pub(crate) fn add_managed(&self, start: u64, len: u64, owner: Raw, context: Option<u32>) -> CuResult<()> {
+        let known = |extent: &Extent<B>| {
+            extent.len == len && matches!(extent.kind, Kind::Managed { owner: of, .. } if of == owner)
+        };
+        if read(&self.maps).extents.get(&start).is_some_and(known) {
+            return Ok(());
+        }
+        self.add(start, len, Kind::Managed { owner, context })
+    }
+
+    /// Takes out the managed variables that may go with a context: its modules' and all libraries', of which only the driver knows
+    /// where it has them. The libraries' come back: address, length, owner.
+    pub(crate) fn remove_managed_of(&self, ended: u32, mut gone: impl FnMut(u64)) -> Vec<(u64, u64, Raw)> {
+        let mut of_libraries = Vec::new();
+        write(&self.maps).extents.retain(|start, extent| match extent.kind {
+            Kind::Managed { context: Some(context), .. } if context != ended => true,
+            Kind::Managed { context, owner } => {
+                gone(*start);
+                if context.is_none() {
+                    of_libraries.push((*start, extent.len, owner));
+                }
+                false
+            }
+            _ => true,
+        });
+        of_libraries
+    }
+
+    /// Takes out a module's or library's managed variables; where they are.
+    pub(crate) fn remove_managed(&self, owner: Raw) -> Vec<u64> {
+        let mut starts = Vec::new();
+        write(&self.maps).extents.retain(|start, extent| {
+            let its = matches!(extent.kind, Kind::Managed { owner: of, .. } if of == owner);
+            if its {
+                starts.push(*start);
+            }
+            !its
+        });
+        starts
     }
 
     pub(crate) fn forget_variables(&self, owner: Raw) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::managed::ManagedVariables;
 use cuda_api::output::DeviceOutput;
 use cuda_api::sharing::Sharing;
 use cuda_api::types::*;
@@ -87,6 +88,8 @@ pub struct Cuda {
     pub(crate) resource_descs: Table<CUdevResourceDesc, ResourceDesc>,
     pub(crate) resources: Mutex<Resources>,
     pub(crate) memory: Memory<Arc<Allocation>>,
+    /// The managed variables that the guest has asked for: those in `memory`, while the driver has them.
+    pub(crate) managed: ManagedVariables,
     pub(crate) pools: Table<CUmemoryPool, Pool>,
     /// What pools have of the session's share.
     pub(crate) charges: Arc<Mutex<Charges>>,
@@ -137,6 +140,7 @@ impl Cuda {
             resource_descs: Table::new(RESOURCE_DESCS_MAX),
             resources: Mutex::default(),
             memory: Memory::new(),
+            managed: ManagedVariables::default(),
             pools: Table::new(crate::calls::pools::POOLS_MAX),
             charges: Arc::default(),
             used: Arc::default(),
@@ -254,6 +258,7 @@ impl Cuda {
             crate::objects::Source::Function(_, of) => is(of),
             crate::objects::Source::Kernel(_) => false,
         }));
+        let managed = self.suspend_managed(context);
         for module in self.modules.remove_if(|module| is(&module.context)) {
             self.memory.forget_variables(module.owner());
         }
@@ -270,7 +275,9 @@ impl Cuda {
             // A lost device does not even let go of its context.
             let _ = thread.bind(None);
         }
-        how()
+        let outcome = how();
+        self.resume_managed(managed);
+        outcome
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
 use cuda_api::host_functions::HostFunctions;
+use cuda_api::managed::ManagedVariables;
 use cuda_api::output::DeviceOutput;
 use cuda_api::types::CUresult;
 
@@ -52,6 +53,8 @@ struct State {
 /// The device of a session.
 pub(crate) struct Device {
     pub(crate) memory: Memory,
+    /// Managed variables that the guest has asked for.
+    pub(crate) managed: ManagedVariables,
     /// Hears what kernels print.
     pub(crate) output: OnceLock<Arc<dyn DeviceOutput>>,
     /// Functions of the guest's that streams have come to.
@@ -87,6 +90,7 @@ impl Device {
     pub(crate) fn new(memory: Memory, cores: usize) -> Arc<Self> {
         Arc::new(Device {
             memory,
+            managed: ManagedVariables::default(),
             output: OnceLock::new(),
             functions: HostFunctions::default(),
             queued: Budget::new(QUEUED_BYTES_MAX),

@@ -11,7 +11,7 @@ use crate::budget::Hold;
 use crate::device::Device;
 use crate::kernel::Kernel;
 use crate::lock::lock;
-use crate::program::{Program, Refusal, parse};
+use crate::program::{Program, Refusal, Variables, give_back, parse};
 
 /// A loaded text: its kernels, and one program per context that uses it.
 pub(crate) struct Library {
@@ -22,6 +22,8 @@ pub(crate) struct Library {
     /// The text as first read, for the first context that asks.
     first: Mutex<Option<ptx::Module>>,
     programs: Mutex<HashMap<u32, Arc<Program>>>,
+    /// Its managed variables, once a context has loaded it. Taken after `programs`.
+    managed: Mutex<Variables>,
 }
 
 /// A module: a library in one context, or a handle to it that cuLibraryGetModule gave.
@@ -51,6 +53,7 @@ impl Library {
             kernels,
             first: Mutex::new(Some(module)),
             programs: Mutex::default(),
+            managed: Mutex::default(),
         }))
     }
 
@@ -88,7 +91,7 @@ impl Library {
             Some(module) => module,
             None => parse(&self.text)?,
         };
-        let program = Program::load(device, context, module)?;
+        let program = Program::load(device, context, module, &mut lock(&self.managed))?;
         programs.insert(context, program.clone());
         Ok(program)
     }
@@ -103,5 +106,11 @@ impl Library {
         for (_, program) in std::mem::take(&mut *lock(&self.programs)) {
             program.unload(device);
         }
+        self.end_managed(device);
+    }
+
+    /// Frees the managed variables. Their work is done (the caller has waited).
+    pub(crate) fn end_managed(&self, device: &Device) {
+        give_back(device, std::mem::take(&mut *lock(&self.managed)).values());
     }
 }

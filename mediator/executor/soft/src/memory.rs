@@ -39,6 +39,8 @@ pub(crate) enum Purpose {
     Array,
     /// A module's `.global` variable.
     Variable,
+    /// A module's managed variable: it belongs to no context.
+    Managed,
     /// A module's `.const` variable: kernels do not write it.
     Constant,
     /// A pool's: it belongs to no context.

@@ -17,12 +17,17 @@ use crate::transfer::{self, Fill, Pattern};
 pub(crate) struct Variable {
     pub(crate) address: u64,
     pub(crate) len: u64,
+    /// One for all contexts, and the host's as well.
+    pub(crate) managed: bool,
 }
+
+/// The variables of a module, by name.
+pub(crate) type Variables = HashMap<String, Variable>;
 
 /// A module, loaded in one context.
 pub(crate) struct Program {
     linked: ptx::LinkedModule,
-    variables: HashMap<String, Variable>,
+    variables: Variables,
 }
 
 /// Why an image was not loaded, with a text for the error log.
@@ -51,8 +56,14 @@ pub(crate) fn parse(text: &str) -> Result<ptx::Module, Refusal> {
 }
 
 impl Program {
-    /// Gives a module's variables memory and their first values.
-    pub(crate) fn load(device: &Device, context: u32, module: ptx::Module) -> Result<Arc<Self>, Refusal> {
+    /// Gives a module's variables memory and their first values. `managed` has the managed ones, if another context has come first:
+    /// they belong to the library.
+    pub(crate) fn load(
+        device: &Device,
+        context: u32,
+        module: ptx::Module,
+        managed: &mut Variables,
+    ) -> Result<Arc<Self>, Refusal> {
         let constant: u64 = module
             .globals()
             .filter(|g| g.space == ptx::Space::Const)
@@ -62,32 +73,42 @@ impl Program {
                 format!("{constant} bytes of constant memory, the device has {}", limits::CONSTANT_BYTES);
             return Err(Refusal { result: CUresult::INVALID_PTX, log });
         }
-        let mut variables = HashMap::new();
+        let mut variables = managed.clone();
+        // What is placed here, and given back where the load fails.
+        let mut fresh = HashMap::new();
         let placed = module.globals().try_for_each(|g| {
-            let purpose = match g.space {
-                ptx::Space::Global => Purpose::Variable,
-                ptx::Space::Const => Purpose::Constant,
+            if g.managed && managed.contains_key(&g.name) {
+                return Ok(());
+            }
+            let (purpose, context) = match g.space {
+                ptx::Space::Global if g.managed => (Purpose::Managed, 0),
+                ptx::Space::Global => (Purpose::Variable, context),
+                ptx::Space::Const => (Purpose::Constant, context),
             };
             if u64::from(g.align) > crate::space::ALIGN_BYTES {
                 let log = format!("variable {} wants an alignment of {}", g.name, g.align);
                 return Err(Refusal { result: CUresult::INVALID_PTX, log });
             }
             let address = device.memory.allocate(g.size.max(1), Vec::new(), context, purpose)?;
-            variables.insert(g.name.clone(), Variable { address, len: g.size });
+            fresh.insert(g.name.clone(), Variable { address, len: g.size, managed: g.managed });
             Ok(())
         });
         let outcome = placed.and_then(|()| {
+            variables.extend(fresh.clone());
             let addresses = variables.iter().map(|(name, v)| (name.clone(), v.address)).collect();
             let linked = module
                 .link(&addresses)
                 .map_err(|error| Refusal { result: CUresult::INVALID_PTX, log: format!("ptx: {error}") })?;
-            initialise(device, &linked, &variables)?;
+            initialise(device, &linked, &fresh)?;
             Ok(linked)
         });
         match outcome {
-            Ok(linked) => Ok(Arc::new(Program { linked, variables })),
+            Ok(linked) => {
+                managed.extend(fresh.into_iter().filter(|(_, variable)| variable.managed));
+                Ok(Arc::new(Program { linked, variables }))
+            }
             Err(refusal) => {
-                give_back(device, &variables);
+                give_back(device, fresh.values());
                 Err(refusal)
             }
         }
@@ -103,22 +124,23 @@ impl Program {
 
     /// Frees its variables. Its work is done (the caller has waited).
     pub(crate) fn unload(&self, device: &Device) {
-        give_back(device, &self.variables);
+        give_back(device, self.variables.values().filter(|variable| !variable.managed));
     }
 }
 
-fn give_back(device: &Device, variables: &HashMap<String, Variable>) {
-    let starts: Vec<u64> = variables.values().map(|v| v.address).collect();
-    if device.memory.free(&starts, &[Purpose::Variable, Purpose::Constant]).is_err() {
+/// Frees variables. Their work is done (the caller has waited).
+pub(crate) fn give_back<'a>(device: &Device, variables: impl Iterator<Item = &'a Variable>) {
+    let starts: Vec<u64> = variables.map(|v| v.address).collect();
+    // The guest's copy is no longer brought into line.
+    for start in &starts {
+        device.managed.remove(*start);
+    }
+    if device.memory.free(&starts, &[Purpose::Variable, Purpose::Constant, Purpose::Managed]).is_err() {
         log::error!("a variable was gone before its module");
     }
 }
 
-fn initialise(
-    device: &Device,
-    linked: &ptx::LinkedModule,
-    variables: &HashMap<String, Variable>,
-) -> CuResult<()> {
+fn initialise(device: &Device, linked: &ptx::LinkedModule, variables: &Variables) -> CuResult<()> {
     for global in linked.module().globals() {
         let Some(variable) = variables.get(&global.name) else { continue };
         if global.init.is_empty() && global.relocations.is_empty() {

@@ -193,6 +193,9 @@ impl Soft {
         self.device.with_streams(|s| s.remove_context(id));
         for module in self.modules.remove_if(|m| m.context == id) {
             module.library.forget(id);
+            if !module.borrowed {
+                module.library.end_managed(&self.device);
+            }
         }
         self.libraries.each(|library| library.forget(id));
         self.device.memory.free_context(id);

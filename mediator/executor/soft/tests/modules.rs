@@ -7,7 +7,7 @@ mod driver;
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
-use cuda_api::calls::{context, copy, launch, library, memory, module, stream};
+use cuda_api::calls::{context, copy, launch, library, memory, module, stream, virtual_memory};
 use cuda_api::host::Executor;
 use cuda_api::types::*;
 use driver::*;
@@ -130,13 +130,13 @@ fn variables_have_addresses_and_values() {
     let mut g = loaded(64);
     let global =
         |g: &mut Guest, name: &std::ffi::CStr| g.call::<module::row::cuModuleGetGlobal_v2>((handle(1), name));
-    let (counter, len) = global(&mut g, c"counter").unwrap();
+    let (counter, len, _) = global(&mut g, c"counter").unwrap();
     assert_eq!((len, g.word(counter)), (4, 41));
-    let (place, len) = global(&mut g, c"where").unwrap();
+    let (place, len, _) = global(&mut g, c"where").unwrap();
     assert_eq!((len, g.get(place, 8).unwrap()), (8, counter.to_le_bytes().to_vec()));
-    let (room, len) = global(&mut g, c"room").unwrap();
+    let (room, len, _) = global(&mut g, c"room").unwrap();
     assert_eq!((len, g.get(room, 6000).unwrap()), (6000, vec![0; 6000]));
-    let (scale, _) = global(&mut g, c"scale").unwrap();
+    let (scale, ..) = global(&mut g, c"scale").unwrap();
     assert_eq!(global(&mut g, c"nothing"), Err(CUresult::NOT_FOUND));
     // The host writes constants.
     g.put(scale, &10u32.to_le_bytes()).unwrap();
@@ -253,7 +253,7 @@ fn a_library_works_in_every_context() {
         }
         let global =
             |guest: &mut Guest| guest.call::<library::row::cuLibraryGetGlobal>((handle(1), c"counter"));
-        let (address, _) = global(guest).unwrap();
+        let (address, ..) = global(guest).unwrap();
         assert_eq!(guest.word(address), 41 + rounds);
     }
     let function: CUfunction = handle(9);
@@ -465,4 +465,84 @@ fn a_thousand_launches_keep_their_order() {
     }
     assert_eq!(g.word(d), 2999);
     assert_eq!(g.call::<stream::row::cuStreamDestroy_v2>((s,)), Ok(()));
+}
+
+const MANAGED: &str = ".version 7.0\n.target sm_70\n.address_size 64\n\
+    .global .attribute(.managed) .align 4 .u32 both = 3;\n\
+    .global .align 4 .u32 own = 5;\n\
+    .visible .entry times() {\n\
+        .reg .u32 %r<3>;\n\
+        ld.global.u32 %r0, [both];\n\
+        ld.global.u32 %r1, [own];\n\
+        mul.lo.u32 %r2, %r0, %r1;\n\
+        st.global.u32 [both], %r2;\n\
+        st.global.u32 [own], 2;\n\
+        ret;\n\
+    }\n";
+
+fn managed_read(g: &mut Guest, at: u64, len: u64) -> CuResult<Vec<u8>> {
+    let ranges = [at.to_le_bytes(), len.to_le_bytes()].concat();
+    g.bare::<virtual_memory::row::vgpuManagedRead>(0, (&ranges[..],))
+}
+
+fn managed_write(g: &mut Guest, at: u64, bytes: &[u8]) -> CuResult<()> {
+    let mut runs = Vec::new();
+    cuda_api::managed::put_run(&mut runs, at, bytes);
+    g.bare::<virtual_memory::row::vgpuManagedWrite>(0, (&runs[..],))
+}
+
+#[test]
+fn a_managed_variable_is_one_for_all_contexts() {
+    const REFUSED: CUresult = CUresult::INVALID_VALUE;
+    let mut g = session(64);
+    let mut other = Guest::new(g.soft.clone(), 1);
+    other.context = handle(5);
+    other.bare::<context::row::cuCtxCreate_v2>(0, (handle(5), 0, 0)).unwrap();
+    assert_eq!(load_library(&mut g, 1, MANAGED.as_bytes()), (0, String::new()));
+    let managed =
+        |g: &mut Guest, name: &std::ffi::CStr| g.call::<library::row::cuLibraryGetManaged>((handle(1), name));
+    let global =
+        |g: &mut Guest, name: &std::ffi::CStr| g.call::<library::row::cuLibraryGetGlobal>((handle(1), name));
+    let (own, _, is_managed) = global(&mut g, c"own").unwrap();
+    assert!(!is_managed);
+    assert_eq!(managed(&mut g, c"own"), Err(CUresult::NOT_FOUND));
+    assert_eq!(managed(&mut g, c"none"), Err(CUresult::NOT_FOUND));
+    let (at, len) = managed(&mut g, c"both").unwrap();
+    assert_eq!((global(&mut g, c"both"), managed(&mut other, c"both")), (Ok((at, len, true)), Ok((at, len))));
+    assert_eq!((len, managed_read(&mut g, at, 4)), (4, Ok(3u32.to_le_bytes().to_vec())));
+    // Another context has its own variables, and this one in common.
+    let kernel: CUkernel = handle(2);
+    g.call::<library::row::cuLibraryGetKernel>((kernel, handle(1), c"times")).unwrap();
+    let times = CUfunction(kernel.0);
+    for (first, expected) in [(true, 15), (false, 75), (true, 150)] {
+        let guest = if first { &mut g } else { &mut other };
+        run(guest, times, 1, 1, DEFAULT, Params::new()).unwrap();
+        sync(guest).unwrap();
+        assert_eq!(managed_read(guest, at, 4), Ok(u32::to_le_bytes(expected).to_vec()));
+    }
+    managed_write(&mut g, at, &7u32.to_le_bytes()).unwrap();
+    run(&mut other, times, 1, 1, DEFAULT, Params::new()).unwrap();
+    sync(&mut other).unwrap();
+    assert_eq!(g.word(at), 14);
+    // A variable that is not managed, and what lies around one that is, are out of reach.
+    for (at, len) in [(own, 4), (at + 1, 4), (at - 1, 4), (at + 4, 1)] {
+        assert_eq!(managed_read(&mut g, at, len), Err(REFUSED));
+        assert_eq!(managed_write(&mut g, at, &[0; 4][..len as usize]), Err(REFUSED));
+    }
+    // It stays when the context goes that came first, and goes with its library.
+    other.bare::<context::row::cuCtxDestroy_v2>(0, (handle(5),)).unwrap();
+    assert_eq!(managed_read(&mut g, at, 4), Ok(14u32.to_le_bytes().to_vec()));
+    g.call::<library::row::cuLibraryUnload>((handle(1),)).unwrap();
+    assert_eq!(managed_read(&mut g, at, 4), Err(REFUSED));
+    assert_eq!(managed_write(&mut g, at, &[0; 4]), Err(REFUSED));
+    // A module's goes with its context.
+    assert_eq!(load(&mut g, 3, MANAGED.as_bytes()), (0, String::new()));
+    let (at, _, is_managed) = g.call::<module::row::cuModuleGetGlobal_v2>((handle(3), c"both")).unwrap();
+    assert!(is_managed && managed_read(&mut g, at, 4).is_ok());
+    g.bare::<context::row::cuDevicePrimaryCtxReset_v2>(0, (handle(1), 0)).unwrap();
+    assert_eq!(managed_read(&mut g, at, 4), Err(REFUSED));
+    // Other state spaces have no such variables.
+    let (result, log) = load_library(&mut g, 4, MANAGED.replace(".global .attr", ".const .attr").as_bytes());
+    assert_eq!(result, CUresult::INVALID_PTX.0, "{log}");
+    assert!(log.contains("managed"), "{log}");
 }

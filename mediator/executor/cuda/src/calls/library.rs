@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use cuda_api::CuResult;
 use cuda_api::calls::library::Host;
-use cuda_api::host::Base as _;
 use cuda_api::types::*;
 
 use crate::Cuda;
@@ -52,6 +51,7 @@ impl Host for Cuda {
 
     fn cuLibraryUnload(&self, _: &mut Thread, library: CUlibrary) -> CuResult<()> {
         let gone = self.libraries.remove(library)?;
+        self.forget_managed(gone.raw);
         drop(self.functions.remove_if(|function| function.of_library(&gone)));
         drop(self.kernels.remove_if(|kernel| kernel.of_library(&gone)));
         let is_its = |module: &Module| module.library.as_ref().is_some_and(|of| Arc::ptr_eq(of, &gone));
@@ -95,20 +95,31 @@ impl Host for Cuda {
         thread: &mut Thread,
         library: CUlibrary,
         name: &CStr,
-    ) -> CuResult<(CUdeviceptr, usize)> {
+    ) -> CuResult<(CUdeviceptr, usize, bool)> {
         let context = thread.owner()?.id;
         let library = self.libraries.get(library)?;
         // SAFETY: a NUL-terminated string that outlives the call.
         let (at, len) = unsafe { self.driver.cuLibraryGetGlobal(library.raw, name.as_ptr()) }?;
-        self.memory.add_variable(at, len as u64, library.raw, context)?;
-        Ok((at, len))
+        let managed = self.is_managed(at);
+        if managed {
+            self.add_managed(at, len as u64, library.raw, None)?;
+        } else {
+            self.memory.add_variable(at, len as u64, library.raw, context)?;
+        }
+        Ok((at, len, managed))
     }
 
-    fn cuLibraryGetManaged(&self, _: &mut Thread, library: CUlibrary, name: &CStr) -> CuResult<()> {
+    fn cuLibraryGetManaged(
+        &self,
+        _: &mut Thread,
+        library: CUlibrary,
+        name: &CStr,
+    ) -> CuResult<(CUdeviceptr, usize)> {
         let library = self.libraries.get(library)?;
-        // SAFETY: a NUL-terminated string that outlives the call. The variable's address stays here.
-        unsafe { self.driver.cuLibraryGetManaged(library.raw, name.as_ptr()) }?;
-        Err(self.unsupported("a __managed__ variable"))
+        // SAFETY: a NUL-terminated string that outlives the call.
+        let (at, len) = unsafe { self.driver.cuLibraryGetManaged(library.raw, name.as_ptr()) }?;
+        self.add_managed(at, len as u64, library.raw, None)?;
+        Ok((at, len))
     }
 
     fn cuLibraryGetKernelCount(&self, _: &mut Thread, library: CUlibrary) -> CuResult<u32> {

@@ -140,6 +140,7 @@ impl module::Host for Cuda {
             return Err(CUresult::INVALID_HANDLE);
         }
         let gone = self.modules.remove(module)?;
+        self.forget_managed(gone.owner());
         drop(self.functions.remove_if(|function| function.of_module(&gone)));
         self.memory.forget_variables(gone.owner());
         Ok(())
@@ -168,12 +169,18 @@ impl module::Host for Cuda {
         _: &mut Thread,
         module: CUmodule,
         name: &CStr,
-    ) -> CuResult<(CUdeviceptr, usize)> {
+    ) -> CuResult<(CUdeviceptr, usize, bool)> {
         let module = self.live_module(module)?;
         // SAFETY: a NUL-terminated string that outlives the call.
         let (at, len) = unsafe { self.driver.cuModuleGetGlobal_v2(module.raw, name.as_ptr()) }?;
-        self.memory.add_variable(at, len as u64, module.owner(), module.context.id)?;
-        Ok((at, len))
+        let managed = self.is_managed(at);
+        if managed {
+            let context = module.library.is_none().then_some(module.context.id);
+            self.add_managed(at, len as u64, module.owner(), context)?;
+        } else {
+            self.memory.add_variable(at, len as u64, module.owner(), module.context.id)?;
+        }
+        Ok((at, len, managed))
     }
 
     fn cuModuleGetFunctionCount(&self, _: &mut Thread, module: CUmodule) -> CuResult<u32> {

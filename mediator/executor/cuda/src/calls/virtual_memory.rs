@@ -257,4 +257,16 @@ impl Host for Cuda {
     fn cuMemFreeAsync(&self, _: &mut Thread, dptr: CUdeviceptr, stream: CUstream) -> CuResult<()> {
         self.free_in_stream(dptr, stream)
     }
+
+    fn vgpuManagedRead(&self, _: &mut Thread, ranges: &[u8]) -> CuResult<Vec<u8>> {
+        self.managed.read(ranges)
+    }
+
+    fn vgpuManagedHashes(&self, _: &mut Thread, start: u64, len: u64) -> CuResult<Vec<u64>> {
+        self.managed.hashes(start, len)
+    }
+
+    fn vgpuManagedWrite(&self, _: &mut Thread, runs: &[u8]) -> CuResult<()> {
+        self.managed.write(runs)
+    }
 }

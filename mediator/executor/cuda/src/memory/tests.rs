@@ -140,3 +140,27 @@ fn only_mappings_have_access_to_ask_for() {
     assert_eq!(memory.check_in_mapping(0x10_1000), BAD);
     assert_eq!(memory.check_in_mapping(0x1000), BAD);
 }
+
+#[test]
+fn managed_variables_go_with_their_owner_and_libraries_are_asked_about_after_any_context() {
+    let memory = memory();
+    memory.add_managed(0x1000, 0x10, 7, Some(1)).unwrap();
+    memory.add_managed(0x1000, 0x10, 7, Some(1)).unwrap();
+    assert_eq!(memory.add_managed(0x1008, 0x10, 7, Some(1)), BAD);
+    assert_eq!(memory.add_managed(0x1000, 0x10, 8, Some(1)), BAD, "another's");
+    memory.add_managed(0x2000, 0x10, 8, Some(2)).unwrap();
+    memory.add_managed(0x3000, 0x10, 9, None).unwrap();
+    assert_eq!(memory.check(0x1000, 0x10, Write), Ok(()));
+    assert_eq!(memory.check(0x1000, 0x11, Read), BAD);
+    assert!(memory.is_host(0x100f) && !memory.is_host(0x1010));
+    // They are no memory that a guest could free.
+    assert_eq!(memory.freed_kind(0x1000), Err(CUresult::INVALID_VALUE));
+    assert_eq!(memory.remove_registered(0x1000), Err(CUresult::HOST_MEMORY_NOT_REGISTERED));
+    let mut gone = Vec::new();
+    assert_eq!(memory.remove_managed_of(1, |at| gone.push(at)), [(0x3000, 0x10, 9)]);
+    assert_eq!(gone, [0x1000, 0x3000]);
+    assert_eq!(memory.check(0x3000, 1, Read), BAD);
+    assert_eq!(memory.remove_managed(7), []);
+    assert_eq!(memory.remove_managed(8), [0x2000]);
+    assert_eq!(memory.check(0x2000, 1, Read), BAD);
+}

@@ -99,6 +99,8 @@ pub struct Global {
     pub space: Space,
     /// Addresses to put into the initial value.
     pub relocations: Vec<Relocation>,
+    /// `.attribute(.managed)`: the host uses it as well, at the same address.
+    pub managed: bool,
 }
 
 impl Module {

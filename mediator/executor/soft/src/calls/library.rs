@@ -68,15 +68,23 @@ impl Host for Soft {
         thread: &mut Thread,
         library: CUlibrary,
         wanted: &core::ffi::CStr,
-    ) -> CuResult<(CUdeviceptr, usize)> {
+    ) -> CuResult<(CUdeviceptr, usize, bool)> {
         let context = self.context(thread)?.id;
         self.variable(&*self.libraries.get(library)?, context, name(wanted)?)
     }
 
-    fn cuLibraryGetManaged(&self, _: &mut Thread, library: CUlibrary, _: &core::ffi::CStr) -> CuResult<()> {
-        // PTX with such a variable is not read here.
-        self.libraries.get(library)?;
-        Err(CUresult::NOT_FOUND)
+    fn cuLibraryGetManaged(
+        &self,
+        thread: &mut Thread,
+        library: CUlibrary,
+        wanted: &core::ffi::CStr,
+    ) -> CuResult<(CUdeviceptr, usize)> {
+        let library = self.libraries.get(library)?;
+        let context = self.context(thread)?.id;
+        match self.variable(&library, context, name(wanted)?)? {
+            (at, len, true) => Ok((at, len)),
+            _ => Err(CUresult::NOT_FOUND),
+        }
     }
 
     fn cuLibraryGetKernelCount(&self, _: &mut Thread, library: CUlibrary) -> CuResult<u32> {

@@ -50,16 +50,20 @@ impl Soft {
         Library::read(&self.device, text)
     }
 
-    /// A variable of a library in a context.
+    /// A variable of a library in a context, and whether it is managed.
     pub(crate) fn variable(
         &self,
         library: &Library,
         context: u32,
         wanted: &str,
-    ) -> CuResult<(CUdeviceptr, usize)> {
+    ) -> CuResult<(CUdeviceptr, usize, bool)> {
         let program = library.program(&self.device, context).map_err(|refusal| refusal.result)?;
         let found = program.variable(wanted).ok_or(CUresult::NOT_FOUND)?;
-        Ok((found.address, usize::try_from(found.len).map_err(|_| CUresult::UNKNOWN)?))
+        if found.managed {
+            // SAFETY: device memory is this process's, and a variable's stays until `give_back` has taken it out of the list.
+            unsafe { self.device.managed.add(found.address, found.len) }?;
+        }
+        Ok((found.address, usize::try_from(found.len).map_err(|_| CUresult::UNKNOWN)?, found.managed))
     }
 }
 
@@ -157,7 +161,7 @@ impl module::Host for Soft {
         _: &mut Thread,
         module: CUmodule,
         wanted: &core::ffi::CStr,
-    ) -> CuResult<(CUdeviceptr, usize)> {
+    ) -> CuResult<(CUdeviceptr, usize, bool)> {
         let module = self.modules.get(module)?;
         self.variable(&module.library, module.context, name(wanted)?)
     }

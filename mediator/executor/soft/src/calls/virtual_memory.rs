@@ -306,6 +306,18 @@ impl Host for Soft {
         self.device.wait(&ends, None)?;
         memory.free(&[dptr], &[crate::memory::Purpose::Memory])
     }
+
+    fn vgpuManagedRead(&self, _: &mut Thread, ranges: &[u8]) -> CuResult<Vec<u8>> {
+        self.device.managed.read(ranges)
+    }
+
+    fn vgpuManagedHashes(&self, _: &mut Thread, start: u64, len: u64) -> CuResult<Vec<u64>> {
+        self.device.managed.hashes(start, len)
+    }
+
+    fn vgpuManagedWrite(&self, _: &mut Thread, runs: &[u8]) -> CuResult<()> {
+        self.device.managed.write(runs)
+    }
 }
 
 fn reuse(pool: &Pool, attr: u32) -> CuResult<&std::sync::atomic::AtomicU32> {

@@ -102,8 +102,24 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.too_large("variable in bytes", MAX_VARIABLE))
     }
 
+    /// `.attribute(.managed)`, where it is there.
+    fn managed(&mut self, space: &str) -> Result<bool, LoadError> {
+        if self.token != Token::Word(".attribute") {
+            return Ok(false);
+        }
+        self.advance()?;
+        self.expect('(')?;
+        match self.word()? {
+            ".managed" if space == ".global" => {}
+            other => return Err(self.unsupported(format!("attribute `{other}` of a `{space}` variable"))),
+        }
+        self.expect(')')?;
+        Ok(true)
+    }
+
     /// `.global`, `.const`, `.shared` of the module, behind the space.
     pub(super) fn module_variable(&mut self, space: &str, external: bool) -> Result<(), LoadError> {
+        let managed = self.managed(space)?;
         let shape = self.shape()?;
         loop {
             let name = self.word()?;
@@ -119,7 +135,7 @@ impl<'a> Reader<'a> {
                 if init.len() as u64 > size {
                     return Err(self.syntax(format!("`{name}` has more initial bytes than it has room for")));
                 }
-                self.global(name, space, &shape, external, size, init, relocations)?;
+                self.global(name, space, &shape, external, size, init, relocations, managed)?;
             }
             if !self.take(',')? {
                 return self.expect(';');
@@ -137,9 +153,11 @@ impl<'a> Reader<'a> {
         size: u64,
         init: Vec<u8>,
         relocations: Vec<Relocation>,
+        managed: bool,
     ) -> Result<(), LoadError> {
         let space = if space == ".const" { Space::Const } else { Space::Global };
-        let variable = Global { name: name.to_owned(), size, align: shape.align(), init, space, relocations };
+        let align = shape.align();
+        let variable = Global { name: name.to_owned(), size, align, init, space, relocations, managed };
         let undefined = self.externs.iter().position(|e| *e == name);
         match (self.symbols.names.get(name).copied(), undefined) {
             // The definition of what was declared extern.
