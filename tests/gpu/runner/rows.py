@@ -59,11 +59,16 @@ def _python(name, script, *arguments, limit=75.0, env=None, phase=HEAVY, rounds=
 
 ONCE = ("once.c", "once", "cc", [])
 BENCH = ("bench.c", "bench", "cc", [])
+DEVICES = ("devices.c", "devices", "cc", [])
+# NCCL over NVLink's multicast needs calls that this library refuses, and leaves the machine's switches alone.
+NCCL = {"NCCL_NVLS_ENABLE": "0"}
 
 
 def programs():
     torch = lambda case, **more: _python("pytorch/" + case, "pytorch.py", case, **more)  # noqa: E731
+    both = lambda case, **more: _python("two/" + case, "two_devices.py", case, **more)  # noqa: E731
     return [
+        Row("devices/list", ["{build}/devices"], phase=CHEAP, build=[DEVICES], limit=30.0, shows="which devices a program sees"),
         _nvcc("runtime", shows="libcudart linked in: streams, events, copies, managed memory, textures, graphs, printf, errors"),
         _nvcc("runtime", shared=True, shows="the same with libcudart.so"),
         _nvcc("kernels", name="nvcc/kernels", flags=["-std=c++17"], shows="atomics, shuffles, cooperative groups, constant memory, device malloc"),
@@ -89,6 +94,9 @@ def programs():
         _python("llama.cpp/generate", "llama.py", limit=90.0, build=[("llama_run.c", "llama_run", "cc", [])]),
         torch("share", shows="a tensor shared by two processes (CUDA IPC)"),
         torch("nccl", shows="torch.distributed with NCCL, one rank"),
+        both("tensors", shows="PyTorch on two GPUs: copies between them, events, a model on both"),
+        both("nccl", limit=110.0, env=NCCL, shows="torch.distributed with NCCL, two ranks on two GPUs"),
+        both("nccl_threads", env=NCCL, shows="NCCL, two GPUs of one process"),
         _python("numba/kernels", "numba_kernels.py"),
         torch("faults", shows="out of memory, a failed assertion in a kernel"),
         _python("timing/gpt2", "pytorch.py", "tokens", phase=ALONE_LAST, limit=60.0, rounds=1),
