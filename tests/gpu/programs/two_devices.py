@@ -143,7 +143,7 @@ def _rank(rank, folder, queue):
         with torch.cuda.stream(stream):
             dist.all_reduce(y)
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph, stream=stream):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             dist.all_reduce(y)
         graph.replay()
         torch.cuda.synchronize()
