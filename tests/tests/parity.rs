@@ -111,7 +111,7 @@ fn two_devices_of_the_software_executor() {
         .unwrap_or_else(|e| panic!("{e:?}"));
     let folder = tempfile::tempdir().unwrap();
     let out = ["peer", "peer_memory"].map(|name| said_by(name, folder.path(), &daemon, &libcuda)).concat();
-    for bad in ["wrong", "not run", "no memory", "not read", "has no context", "died with"] {
+    for bad in ["wrong", "not run", "no memory", "not read", "device has no context", "died with"] {
         assert!(!out.contains(bad), "{bad}:\n{out}");
     }
     // What is as on two GPUs; what the software executor does not do it refuses, which the same programs say.
