@@ -3,7 +3,7 @@
 //! This is the only module here that follows pointers: the application's, under CUDA's own contract with its callers.
 
 use crate::host::Access;
-use crate::types::{CUdeviceptr, CUresult, Handle};
+use crate::types::{CUdevice, CUdeviceptr, CUevent, CUresult, CUstream, Handle};
 use crate::wire::Pod;
 use crate::{Call, CuResult};
 
@@ -50,11 +50,29 @@ pub trait Guest {
     /// The object is gone, or was never made.
     fn forget<H: Handle>(&self, handle: H);
 
-    /// The whole range lies in one allocation of this process that a call may access so. True: the CPU can access it, too.
+    /// The whole range lies in one allocation of this process that a call may access so.
     ///
     /// # Errors
     /// CUDA_ERROR_INVALID_VALUE.
-    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<bool>;
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<Reach>;
+
+    /// An event and a stream belong to one context, as far as is known: they may be gone.
+    fn is_of_one_context(&self, event: CUevent, stream: CUstream) -> bool;
+
+    /// The host's ordinal of a device.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_DEVICE.
+    fn host_device(&self, device: CUdevice) -> CuResult<CUdevice>;
+}
+
+/// Where a range lies, as far as it matters to a call that does not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reach {
+    /// A synchronous operation on it waits: the CPU can access it, too, or a program asked for that.
+    pub settles: bool,
+    /// It is another device's than the current context's.
+    pub elsewhere: bool,
 }
 
 /// Turns a stub's outcome into what the C caller gets.

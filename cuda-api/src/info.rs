@@ -6,12 +6,34 @@ use crate::types::CUresult;
 use crate::wire::{Reader, Wire, take_all};
 
 /// Version of this encoding; part of the table's fingerprint.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Devices at most.
 pub const DEVICES_MAX: usize = 64;
 
 /// A device attribute's value, or the CUresult that asking for it gives.
 pub type AttributeValue = Result<i32, CUresult>;
+
+/// CUdevice_P2PAttribute: performance rank, access, native atomics, arrays, partly native atomics.
+pub const P2P_ATTRIBUTES: usize = 5;
+/// CUatomicOperation has so many.
+pub const ATOMIC_OPERATIONS: usize = 13;
+
+/// What a device can do with another one's memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// cuDeviceCanAccessPeer.
+    pub can_access: bool,
+    /// CUdevice_P2PAttribute by number, from 1; index 0 is the first.
+    pub attributes: [AttributeValue; P2P_ATTRIBUTES],
+    /// What cuDeviceGetP2PAtomicCapabilities says of each CUatomicOperation.
+    pub atomics: [u32; ATOMIC_OPERATIONS],
+}
+
+impl Link {
+    /// No way to the other device's memory but copies through the host's.
+    pub const NONE: Link =
+        Link { can_access: false, attributes: [Ok(0); P2P_ATTRIBUTES], atomics: [0; ATOMIC_OPERATIONS] };
+}
 
 /// A CUDA device as the guest is to see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +46,8 @@ pub struct DeviceInfo {
     pub total_memory_bytes: u64,
     /// Attributes by number, from 1; index 0 is unused.
     pub attributes: Vec<AttributeValue>,
+    /// What it can do with each device's memory, by ordinal; its own entry says nothing.
+    pub links: Vec<Link>,
 }
 
 /// Everything that the guest learns at start.
@@ -52,6 +76,25 @@ impl DeviceInfo {
     }
 }
 
+/// Values and results as they are encoded.
+fn answers(values: &[i32], results: &[u32]) -> impl Iterator<Item = AttributeValue> {
+    values.iter().zip(results).map(|(v, r)| if *r == 0 { Ok(*v) } else { Err(CUresult(*r)) })
+}
+
+fn link(from: &mut Reader<'_>) -> Result<Link, Malformed> {
+    let can_access = u32::take(from)? != 0;
+    let values = <&[i32]>::take(from)?;
+    let results = <&[u32]>::take(from)?;
+    let atomics = <&[u32]>::take(from)?;
+    let wrong = || Malformed("a link of another size".into());
+    let answers: Vec<AttributeValue> = answers(values, results).collect();
+    Ok(Link {
+        can_access,
+        attributes: answers.try_into().map_err(|_| wrong())?,
+        atomics: atomics.try_into().map_err(|_| wrong())?,
+    })
+}
+
 impl VmInfo {
     /// The blob.
     pub fn encode(&self) -> Vec<u8> {
@@ -69,6 +112,15 @@ impl VmInfo {
             let results: Vec<u32> = device.attributes.iter().map(|a| a.err().map_or(0, |e| e.0)).collect();
             values.as_slice().put(&mut out);
             results.as_slice().put(&mut out);
+            device.links.len().put(&mut out);
+            for link in &device.links {
+                let values = link.attributes.map(|a| a.unwrap_or(0));
+                let results = link.attributes.map(|a| a.err().map_or(0, |e| e.0));
+                u32::from(link.can_access).put(&mut out);
+                values.as_slice().put(&mut out);
+                results.as_slice().put(&mut out);
+                link.atomics.as_slice().put(&mut out);
+            }
         }
         out
     }
@@ -98,12 +150,13 @@ impl VmInfo {
             let total_memory_bytes = u64::take(&mut from)?;
             let values = <&[i32]>::take(&mut from)?;
             let results = <&[u32]>::take(&mut from)?;
-            let attributes = values
-                .iter()
-                .zip(results)
-                .map(|(v, r)| if *r == 0 { Ok(*v) } else { Err(CUresult(*r)) })
-                .collect();
-            devices.push(DeviceInfo { name, uuid, total_memory_bytes, attributes });
+            let attributes = answers(values, results).collect();
+            let count = usize::take(&mut from)?;
+            if count > DEVICES_MAX {
+                return Err(Malformed(format!("links to {count} devices")));
+            }
+            let links = (0..count).map(|_| link(&mut from)).collect::<Result<_, _>>()?;
+            devices.push(DeviceInfo { name, uuid, total_memory_bytes, attributes, links });
         }
         take_all::<()>(&mut from)?;
         Ok(VmInfo { driver_version, stream_priorities, devices })

@@ -19,6 +19,7 @@
 
 #![deny(clippy::unwrap_used, clippy::panic)]
 
+pub mod access;
 pub mod calls;
 pub mod graph_node;
 pub mod guest;

@@ -10,7 +10,7 @@ mod harness;
 use std::path::PathBuf;
 
 use cuda_api::Call;
-use cuda_api::info::{DeviceInfo, VmInfo};
+use cuda_api::info::{DeviceInfo, Link, VmInfo};
 use cuda_api::rows::Sample;
 use cuda_api::types::CUresult;
 use cuda_api::wire::Wire;
@@ -80,6 +80,7 @@ fn vm_infos() -> Vec<(String, Vec<u8>)> {
         uuid: [n; 16],
         total_memory_bytes: 1 << 30,
         attributes: vec![Ok(i32::from(n)), Err(CUresult::INVALID_VALUE), Ok(-1)],
+        links: vec![Link::NONE; usize::from(n)],
     };
     let info = |devices: u8| VmInfo {
         driver_version: 13000,

@@ -130,7 +130,7 @@ fn the_fingerprint_depends_on_the_rows() {
 
 #[test]
 fn device_information_survives() {
-    use cuda_api::info::{DeviceInfo, VmInfo};
+    use cuda_api::info::{DeviceInfo, Link, VmInfo};
     let info = VmInfo {
         driver_version: 13000,
         stream_priorities: (0, -5),
@@ -139,6 +139,14 @@ fn device_information_survives() {
             uuid: [7; 16],
             total_memory_bytes: 1 << 33,
             attributes: vec![Err(cuda_api::CUresult::INVALID_VALUE), Ok(1024), Ok(-1)],
+            links: vec![
+                Link::NONE,
+                Link {
+                    can_access: true,
+                    attributes: [Ok(-3), Ok(1), Ok(1), Err(cuda_api::CUresult::INVALID_VALUE), Ok(0)],
+                    atomics: [5; cuda_api::info::ATOMIC_OPERATIONS],
+                },
+            ],
         }],
     };
     let blob = info.encode();

@@ -88,7 +88,8 @@ pub(crate) struct InitBody {
     pub(crate) has_quota: u32,
     /// 1 if the VM has a device list.
     pub(crate) has_devices: u32,
-    pub(crate) reserved: u32,
+    /// Devices that the software executor shows.
+    pub(crate) soft_devices: u32,
     pub(crate) vram_bytes: u64,
     pub(crate) spin_us: u64,
 }

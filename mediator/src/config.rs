@@ -79,6 +79,8 @@ pub struct VmConfig {
     pub vram_bytes: Option<u64>,
     /// The executor asked for.
     pub executor: ExecutorKind,
+    /// Devices that the software executor shows, 1 to [`executor_soft::DEVICES_MAX`].
+    pub soft_devices: u32,
     /// Devices that this VM may see, in CUDA_VISIBLE_DEVICES notation; a guest's own choice is applied within them.
     /// Default: the daemon's own CUDA_VISIBLE_DEVICES.
     pub visible_devices: Option<String>,
@@ -107,6 +109,7 @@ impl VmConfig {
             priority: regs::PRIORITY_MEDIUM,
             vram_bytes: None,
             executor: ExecutorKind::Auto,
+            soft_devices: 1,
             visible_devices: std::env::var(environment::VISIBLE_DEVICES).ok(),
             pci_order: false,
             program: PathBuf::from("/proc/self/exe"),

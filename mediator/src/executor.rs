@@ -178,6 +178,7 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
         *to = from;
     }
     let config = SoftConfig {
+        devices: usize::try_from(setup.soft_devices).unwrap_or(1),
         memory_bytes: setup.vram_bytes.unwrap_or(SOFT_MEMORY_BYTES),
         uuid,
         ..SoftConfig::default()

@@ -288,7 +288,7 @@ fn init_tail(config: &VmConfig) -> Vec<u8> {
         has_quota: u32::from(config.vram_bytes.is_some()),
         vram_bytes: config.vram_bytes.unwrap_or(0),
         has_devices: u32::from(config.visible_devices.is_some()),
-        reserved: 0,
+        soft_devices: config.soft_devices,
         spin_us: u64::try_from(config.spin.as_micros()).unwrap_or(u64::MAX),
     };
     let mut tail = body.as_bytes().to_vec();

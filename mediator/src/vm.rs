@@ -118,6 +118,10 @@ impl Vm {
         if config.sessions_max == 0 || config.sessions_max > control::SESSIONS_MAX {
             return Err(StartError::Config("sessions_max"));
         }
+        let soft = usize::try_from(config.soft_devices).unwrap_or(usize::MAX);
+        if !(1..=executor_soft::DEVICES_MAX).contains(&soft) {
+            return Err(StartError::Config("soft_devices"));
+        }
         if config.visible_devices.as_ref().is_some_and(|list| list.len() > 1024 || list.contains('\0')) {
             return Err(StartError::Config("visible_devices"));
         }

@@ -72,6 +72,8 @@ pub struct WorkerSetup {
     pub priority: u32,
     /// The VM's VRAM quota in bytes.
     pub vram_bytes: Option<u64>,
+    /// Devices that the software executor shows.
+    pub soft_devices: u32,
     /// The session's slot; 0 in a probe.
     pub session: u32,
     /// Process id in the guest, for logs; 0 in a probe.

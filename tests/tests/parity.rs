@@ -2,12 +2,14 @@
 //! has to be carried out by the software executor, or refused, without ending its process or the session.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use harness::wheels::Toolkit;
 use harness::{repository, store};
 use serde_json::Value;
 use whole_stack::artifacts::{self, Profile};
+use whole_stack::daemon::{Daemon, Listen};
 use whole_stack::programs;
 
 #[test]
@@ -67,6 +69,85 @@ fn no_case_ends_its_process_on_the_software_executor() {
         assert_eq!(end.pointer(path), Some(&wanted), "{path}: {end}");
     }
     assert_eq!(end.pointer("/daemon/workers_left").and_then(Value::as_array).map(Vec::len), Some(0), "{end}");
+}
+
+/// Runs a program of `tests/parity` against a daemon with two devices in software: what it says.
+fn said_by(program: &str, folder: &Path, daemon: &Daemon, libcuda: &Path) -> String {
+    let headers = store("parity");
+    std::fs::create_dir_all(&headers).unwrap();
+    programs::kernel_headers(Toolkit::Cuda13, &headers).unwrap_or_else(|e| panic!("{e:?}"));
+    let include = Toolkit::Cuda13.include_folders().unwrap_or_else(|e| panic!("{e:?}"));
+    let (source, built) =
+        (repository().join("tests/parity").join(format!("{program}.c")), folder.join(program));
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-O1", "-w", "-pthread", "-o"]).arg(&built).arg(&source).arg("-I").arg(&headers);
+    include.iter().for_each(|path| {
+        compiler.arg("-isystem").arg(path);
+    });
+    compiler.arg("-L").arg(libcuda).arg("-l:libcuda.so.1");
+    let done = compiler.output().expect("gcc starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut run = Command::new(&built);
+    run.env("LD_LIBRARY_PATH", libcuda).env("VGPU_TRANSPORT", "local").env("VGPU_SOCKET", daemon.socket());
+    run.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = harness::supervise::spawn(run).expect("it starts");
+    let done =
+        whole_stack::local::finish(child, Duration::from_secs(120)).unwrap_or_else(|e| panic!("{e:?}"));
+    let out = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(
+        done.status.success(),
+        "{program}: {}\n{out}{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
+    out
+}
+
+#[test]
+fn two_devices_of_the_software_executor() {
+    let program = artifacts::daemon(Profile::Dev).unwrap_or_else(|e| panic!("{e:?}"));
+    let libcuda = artifacts::libcuda(Profile::Dev).unwrap_or_else(|e| panic!("{e:?}"));
+    let daemon = Daemon::start(&program, Listen::Local, &["--executor", "soft", "--soft-devices", "2"])
+        .unwrap_or_else(|e| panic!("{e:?}"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = ["peer", "peer_memory"].map(|name| said_by(name, folder.path(), &daemon, &libcuda)).concat();
+    for bad in ["wrong", "not run", "no memory", "not read", "device has no context", "died with"] {
+        assert!(!out.contains(bad), "{bad}:\n{out}");
+    }
+    // What is as on two GPUs; what the software executor does not do it refuses, which the same programs say.
+    for line in [
+        "peer_devices: 2 devices",
+        "peer_devices: two addresses, two UUIDs",
+        "cuDeviceCanAccessPeer: 0 to 1: 1",
+        "cuDeviceCanAccessPeer: 1 to 1: 0",
+        "peer_contexts: from 0: memory of device 1",
+        "peer_contexts: second, by a thread: right",
+        "cuCtxEnablePeerAccess_two: allocated before: right",
+        "cuCtxEnablePeerAccess_two: the other way: right",
+        "cuCtxEnablePeerAccess_two: cuCtxEnablePeerAccess(other, 0) = CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED",
+        "cuCtxEnablePeerAccess_two: cuCtxDisablePeerAccess(other) = CUDA_ERROR_PEER_ACCESS_NOT_ENABLED",
+        "peer_pointers: device pointer: 1, none",
+        "cuMemcpyPeer_two: in its stream: right",
+        "cuMemcpyPeer_two: a box: right",
+        "cuMemcpyPeer_enabled: by unified address: right",
+        "peer_order: after 20 rounds: right",
+        "peer_order: cuEventRecord(e[1], s[0]) = CUDA_ERROR_INVALID_HANDLE",
+        "cuCtxSynchronize_two: cuStreamQuery(s) = CUDA_ERROR_NOT_READY",
+        "peer_host_memory: managed: right",
+        "cuMemSetAccess_two: the other device may write: right",
+        "cuMemPoolSetAccess_two: read by the other device: right",
+        "cuKernelSetAttribute_two: cuKernelSetCacheConfig(k, CU_FUNC_CACHE_PREFER_L1, 99) = CUDA_ERROR_INVALID_DEVICE",
+        "peer_without_access: cuCtxSynchronize() = CUDA_ERROR_ILLEGAL_ADDRESS",
+        "cuDevicePrimaryCtxReset_two: the first device's memory: right",
+    ] {
+        assert!(out.lines().any(|said| said == line), "{line}:\n{out}");
+    }
+    let totals = daemon.stop().unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(
+        (totals.get("posted_errors"), totals.get("sessions_open")),
+        (Some(0), Some(0)),
+        "{totals}\n{out}"
+    );
 }
 
 #[test]

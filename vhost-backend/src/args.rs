@@ -64,6 +64,9 @@ pub struct Args {
     /// GPUs that the VM gets: indices as nvidia-smi counts them, or UUIDs (GPU-…), e.g. 0 or 0,1; without it every GPU of the host
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = gpu)]
     gpu: Vec<String>,
+    /// Devices that the software executor shows, all alike and within each other's reach
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SOFT_DEVICES_MAX))]
+    soft_devices: u32,
     /// Write what this program is, as JSON, and exit
     #[arg(long)]
     print_capabilities: bool,
@@ -130,6 +133,8 @@ pub struct Config {
     pub executor: Executor,
     /// The GPUs that it gets, by index in PCI order or by UUID; empty = all of them.
     pub gpus: Vec<String>,
+    /// Devices that the software executor shows.
+    pub soft_devices: u32,
 }
 
 /// Arguments that make no whole.
@@ -144,6 +149,9 @@ pub enum ConfigError {
     /// GPUs were chosen for a device that has none.
     #[error("--gpu chooses among real GPUs: leave it out, or use --executor cuda")]
     GpuOfSoft,
+    /// Devices in software were asked for, and none will be there.
+    #[error("--soft-devices is about the software device: use --executor soft")]
+    SoftOfGpu,
     /// The same GPU twice.
     #[error("--gpu names {0} twice")]
     GpuTwice(String),
@@ -151,6 +159,9 @@ pub enum ConfigError {
 
 /// GPUs of one host, at most.
 const GPUS_MAX: u32 = 64;
+
+/// Devices of the software executor, at most.
+const SOFT_DEVICES_MAX: i64 = 8;
 
 /// Longest path of a unix socket in bytes, without the NUL (`sockaddr_un`).
 const SOCKET_PATH_MAX: usize = 107;
@@ -177,6 +188,9 @@ impl TryFrom<Args> for Config {
             (Executor::Auto, false) => Executor::Cuda,
             (executor, _) => executor,
         };
+        if executor == Executor::Cuda && args.soft_devices != 1 {
+            return Err(ConfigError::SoftOfGpu);
+        }
         let twice =
             args.gpu.iter().enumerate().find(|(at, gpu)| args.gpu.iter().take(*at).any(|g| g == *gpu));
         if let Some((_, gpu)) = twice {
@@ -194,6 +208,7 @@ impl TryFrom<Args> for Config {
             vram_bytes: args.vram,
             executor,
             gpus: args.gpu,
+            soft_devices: args.soft_devices,
         })
     }
 }
@@ -270,6 +285,7 @@ mod tests {
             vram_bytes: Some(16 << 30),
             executor: Executor::Soft,
             gpus: Vec::new(),
+            soft_devices: 1,
         };
         assert_eq!(config(line), Ok(expected));
     }
@@ -284,6 +300,20 @@ mod tests {
             assert!(config(&format!("--fd 3 --gpu={wrong}")).is_err(), "{wrong}");
         }
         assert!(config("--fd 3 --executor soft --gpu 0").unwrap_err().contains("--executor cuda"));
+    }
+
+    #[test]
+    fn software_devices_are_counted() {
+        assert_eq!(config("--fd 3 --executor soft --soft-devices 2").unwrap().soft_devices, 2);
+        assert_eq!(config("--fd 3 --soft-devices 8").unwrap().soft_devices, 8);
+        for wrong in [
+            "--soft-devices 0",
+            "--soft-devices 9",
+            "--executor cuda --soft-devices 2",
+            "--gpu 0 --soft-devices 2",
+        ] {
+            assert!(config(&format!("--fd 3 {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -133,6 +133,7 @@ fn vm_config(config: &Config) -> VmConfig {
             Executor::Cuda => ExecutorKind::Cuda,
             Executor::Soft => ExecutorKind::Soft,
         },
+        soft_devices: config.soft_devices,
         visible_devices: match config.gpus[..] {
             [] => defaults.visible_devices,
             _ => Some(config.gpus.join(",")),

@@ -289,9 +289,24 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
     if may_doubt {
         checks.push(quote!(let mut sure = true;));
     }
+    // An event is recorded in a stream of its own context: anything else the driver refuses, and its answer is waited for. A stream
+    // may wait for any context's event; there the stream comes first.
+    let recorded = match handles_of(r)[..] {
+        [(event, "CUevent"), (stream, "CUstream")] if r.class == Class::Posted => Some((event, stream)),
+        _ => None,
+    };
+    let may_doubt = may_doubt || recorded.is_some();
+    if let Some((event, stream)) = recorded {
+        checks.push(quote!(let mut sure = guest.is_of_one_context(#event, #stream);));
+    }
     for a in &r.args {
         let n = &a.name;
         match &a.kind {
+            // Frames have the host's ordinals, which are others where the program sees some of the devices.
+            Kind::Value(t) if is_device(n, t) => {
+                checks.push(quote!(let #n = guest.host_device(#n)?;));
+                values.push(quote!(#n));
+            }
             Kind::Value(_) => values.push(quote!(#n)),
             Kind::Handle(_) => {
                 checks.push(quote!(guest.check_handle(#n)?;));
@@ -341,7 +356,14 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
                 }
                 let access = if matches!(a.kind, Kind::DevIn(_)) { quote!(Read) } else { quote!(Write) };
                 let check = quote!(guest.check_range(#n, #len, crate::host::Access::#access)?);
-                checks.push(if settles { quote!(host_memory |= #check;) } else { quote!(#check;) });
+                checks.push(match (may_doubt, settles) {
+                    (false, _) => quote!(#check;),
+                    // What another device may do with memory is the driver's to judge.
+                    (true, false) => quote!(sure &= !#check.elsewhere;),
+                    (true, true) => {
+                        quote!(let reach = #check; sure &= !reach.elsewhere; host_memory |= reach.settles;)
+                    }
+                });
                 values.push(quote!(#n));
             }
             Kind::Out(_) => checks.push(quote!(crate::guest::not_null(#n)?;)),
@@ -421,6 +443,24 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
             })())
         }
     })
+}
+
+/// The live handles that a row takes, with their types.
+fn handles_of(r: &Row) -> Vec<(&Ident, &'static str)> {
+    let name = |t: &syn::Type| {
+        let known = ["CUevent", "CUstream"];
+        known.into_iter().find(|k| matches!(t, syn::Type::Path(path) if path.path.is_ident(k))).unwrap_or("")
+    };
+    r.args
+        .iter()
+        .filter_map(|a| if let Kind::Handle(t) = &a.kind { Some((&a.name, name(t))) } else { None })
+        .collect()
+}
+
+/// The argument is a device's ordinal: a CUdevice, or, in rows whose shape is locked, an int called `device`.
+fn is_device(name: &Ident, t: &syn::Type) -> bool {
+    let is = |wanted: &str| matches!(t, syn::Type::Path(path) if path.path.is_ident(wanted));
+    is("CUdevice") || (name == "device" && is("i32"))
 }
 
 fn info(r: &Row) -> TokenStream {

@@ -16,7 +16,7 @@
 //!
 //! | argument | C type | meaning |
 //! |---|---|---|
-//! | `x: T` | `T` | a value |
+//! | `x: T` | `T` | a value; a `CUdevice` travels as the host's ordinal |
 //! | `handle x: T` | `T` | a live handle; the guest checks it before the call is sent |
 //! | `new x: T` | `T *` | the guest names the new object; no reply is needed for the name |
 //! | `free x: T` | `T` | a live handle, gone when the call succeeds |

@@ -82,10 +82,12 @@ cuda_api_macros::calls! { context;
     0x083d local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxAttach(pctx: *mut CUcontext, flags: u32);
     /// Counts one user less of the current context; the last one destroys it.
     0x083e sync may_block custom "guest-driver/libcuda/src/context_settings.rs" over cuCtxDestroy_v2 fn cuCtxDetach(ctx: CUcontext);
-    /// Reaches another device's memory: no device here can (cuDeviceCanAccessPeer).
-    0x083f local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32);
+    /// Lets the current context reach the memory of another device's context.
+    0x0841 sync custom "guest-driver/libcuda/src/context_settings.rs" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32)
+        wire (peer: CUcontext, flags: u32);
     /// Ends it.
-    0x0840 local "guest-driver/libcuda/src/context_settings.rs" fn cuCtxDisablePeerAccess(peerContext: CUcontext);
+    0x0842 sync custom "guest-driver/libcuda/src/context_settings.rs" fn cuCtxDisablePeerAccess(peerContext: CUcontext)
+        wire (peer: CUcontext);
 
     /// The multiprocessors of a device, as a resource. The driver's own record stays with the worker; the guest's has its name and
     /// its public fields.

@@ -33,7 +33,7 @@ cuda_api_macros::calls! { device;
     0x070d local "guest-driver/libcuda/src/device_links.rs"
         fn cuDeviceGetP2PAtomicCapabilities(capabilities: *mut u32, operations: *const u32, count: u32, srcDevice: CUdevice,
             dstDevice: CUdevice);
-    /// What the link between two devices can do: nothing, as no peer access is offered.
+    /// What the link between two devices can do.
     0x070e local "guest-driver/libcuda/src/device_links.rs"
         fn cuDeviceGetP2PAttribute(value: *mut i32, attrib: u32, srcDevice: CUdevice, dstDevice: CUdevice);
     /// Some of a device's attributes as one structure.

@@ -78,28 +78,35 @@ pub unsafe fn cuCtxDetach(ctx: CUcontext) -> CUresult {
     })())
 }
 
-/// A context, and one is current. Driver 580 does not mind that they are the same: no device has access to itself to give.
-fn check_peer(peer: CUcontext) -> CuResult<()> {
-    initialised()?;
-    context::current()?;
-    context::record(peer).map(drop)
+/// A context, and one is current. True: they are two devices'. Driver 580 does not mind that they are one's: no device has access to
+/// itself to give.
+fn check_peer(peer: CUcontext) -> CuResult<bool> {
+    let process = initialised()?;
+    let own = context::device_of(context::current()?)?;
+    let other = context::record(peer)?.device;
+    process.alive()?;
+    Ok(own != other)
 }
 
-/// cuCtxEnablePeerAccess: cuDeviceCanAccessPeer says that no device here can.
+/// cuCtxEnablePeerAccess: what the driver says of two devices.
 pub unsafe fn cuCtxEnablePeerAccess(peer: CUcontext, flags: u32) -> CUresult {
     finish((|| {
         if flags != 0 {
             return Err(CUresult::INVALID_VALUE);
         }
-        check_peer(peer)?;
-        Err(CUresult::PEER_ACCESS_UNSUPPORTED)
+        if !check_peer(peer)? {
+            return Err(CUresult::PEER_ACCESS_UNSUPPORTED);
+        }
+        gate::call::<row::cuCtxEnablePeerAccess>((peer, flags))
     })())
 }
 
 /// cuCtxDisablePeerAccess.
 pub unsafe fn cuCtxDisablePeerAccess(peer: CUcontext) -> CUresult {
     finish((|| {
-        check_peer(peer)?;
-        Err(CUresult::PEER_ACCESS_NOT_ENABLED)
+        if !check_peer(peer)? {
+            return Err(CUresult::PEER_ACCESS_NOT_ENABLED);
+        }
+        gate::call::<row::cuCtxDisablePeerAccess>((peer,))
     })())
 }

@@ -169,23 +169,25 @@ pub(crate) unsafe fn host_to_device(
         if from.is_null() {
             return Err(CUresult::INVALID_VALUE);
         }
+        let sure = !lane.is_elsewhere(dst, Access::Write);
         match stream {
             // Pinned memory is read when the stream gets there, not before.
             Some(stream) if is_pinned(process, from as u64, len) => {
-                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, from as u64, len, stream), false)
+                lane.post_if::<row::cuMemcpyDtoDAsync_v2>(sure, &(dst, from as u64, len, stream), false)
             }
             // SAFETY: this function's contract is the callee's.
             Some(stream) => unsafe {
                 lane.send_bytes(from, len, |lane, at, bytes, bulk| {
                     let part = bytes.len() as usize;
-                    lane.post::<row::cuMemcpyHtoDAsync_v2>(&(dst + at as u64, part, bytes, stream), bulk)
+                    let fields = (dst + at as u64, part, bytes, stream);
+                    lane.post_if::<row::cuMemcpyHtoDAsync_v2>(sure, &fields, bulk)
                 })
             },
             // SAFETY: as above.
             None => unsafe {
                 lane.send_bytes(from, len, |lane, at, bytes, bulk| {
                     let part = bytes.len() as usize;
-                    lane.post::<row::cuMemcpyHtoD_v2>(&(dst + at as u64, part, bytes), bulk)
+                    lane.post_if::<row::cuMemcpyHtoD_v2>(sure, &(dst + at as u64, part, bytes), bulk)
                 })
             },
         }
@@ -215,7 +217,12 @@ pub(crate) unsafe fn device_to_host(
         if let Some(stream) = stream {
             if is_pinned(process, to as u64, len) {
                 process.ranges.check(to as u64, len as u64, Access::Write)?;
-                return lane.post::<row::cuMemcpyDtoDAsync_v2>(&(to as u64, src, len, stream), false);
+                let sure = !lane.is_elsewhere(src, Access::Read);
+                return lane.post_if::<row::cuMemcpyDtoDAsync_v2>(
+                    sure,
+                    &(to as u64, src, len, stream),
+                    false,
+                );
             }
             // SAFETY: this function's contract is the callee's.
             return unsafe {
@@ -345,7 +352,16 @@ unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResul
                 ready(process, lane)?;
                 let host_memory = process.ranges.check(dst, len as u64, Access::Write)?
                     | process.ranges.check(src, len as u64, Access::Read)?;
-                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                if lane.is_elsewhere(dst, Access::Write) || lane.is_elsewhere(src, Access::Read) {
+                    if stream.is_none() && !host_memory {
+                        // Between devices it is in turn with all work of both, as only the driver's own call without a stream is.
+                        lane.call::<row::cuMemcpyDtoD_v2>(&(dst, src, len), false)?;
+                        return Ok(false);
+                    }
+                    lane.call::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                } else {
+                    lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                }
                 Ok(host_memory)
             })?;
             // Between two places of the device nobody waits (CUDA Driver API, "API synchronization behavior").
@@ -396,7 +412,8 @@ pub unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, len: usize, stre
                 process.objects.check(stream)?;
                 process.ranges.check(dst, len as u64, Access::Write)?;
                 process.ranges.check(src, len as u64, Access::Read)?;
-                lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, stream), false)
+                let sure = !lane.is_elsewhere(dst, Access::Write) && !lane.is_elsewhere(src, Access::Read);
+                lane.post_if::<row::cuMemcpyDtoDAsync_v2>(sure, &(dst, src, len, stream), false)
             }),
             // Two host ends: done when the stream gets there, which is waited for.
             Direction::HostToHost => {

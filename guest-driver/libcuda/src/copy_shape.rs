@@ -363,6 +363,11 @@ unsafe fn within(shape: &CopyShape) {
     }
 }
 
+/// An end is memory of another device than the current context's.
+fn elsewhere(lane: &Lane<'_>, end: &CopyEnd, access: Access) -> bool {
+    end.kind == CopyEnd::ADDRESS && lane.is_elsewhere(end.at, access)
+}
+
 /// What sort of call a copy is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
@@ -412,7 +417,10 @@ pub(crate) unsafe fn copy(copy: &CUDA_MEMCPY3D, manner: Manner) -> CuResult<()> 
             // Done below, once the stream is idle.
             (CopyEnd::BYTES, CopyEnd::BYTES) => return Ok((shape, true)),
             // SAFETY: this function's contract is the callee's.
-            (_, CopyEnd::BYTES) => unsafe { send(lane, &shape, !open, stream) }?,
+            (_, CopyEnd::BYTES) => unsafe {
+                let sure = !open && !elsewhere(lane, &dst.end, Access::Write);
+                send(lane, &shape, sure, stream)
+            }?,
             // SAFETY: this function's contract is the callee's.
             (CopyEnd::BYTES, _) => unsafe { fetch(lane, &shape, stream) }?,
             _ => {
@@ -420,8 +428,11 @@ pub(crate) unsafe fn copy(copy: &CUDA_MEMCPY3D, manner: Manner) -> CuResult<()> 
                 if between_contexts && manner.stream.is_none() && !own_stream {
                     shape.flags |= CopyShape::SYNCHRONOUS;
                 }
-                let sure =
-                    dst.end.kind == CopyEnd::ADDRESS && src.end.kind == CopyEnd::ADDRESS && !between_contexts;
+                let sure = dst.end.kind == CopyEnd::ADDRESS
+                    && src.end.kind == CopyEnd::ADDRESS
+                    && !between_contexts
+                    && !elsewhere(lane, &dst.end, Access::Write)
+                    && !elsewhere(lane, &src.end, Access::Read);
                 if sure && !open && shape.flags == 0 {
                     lane.post::<row::vgpuCopyBetween>(&(&shape, stream), false)?;
                 } else {

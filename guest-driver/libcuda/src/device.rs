@@ -161,14 +161,13 @@ pub unsafe fn cuDeviceComputeCapability(major: *mut i32, minor: *mut i32, dev: C
     })())
 }
 
-/// cuDeviceCanAccessPeer: no peer access is offered.
+/// cuDeviceCanAccessPeer: not to its own memory, which it need not be given.
 pub unsafe fn cuDeviceCanAccessPeer(can: *mut i32, dev: CUdevice, peer: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
-        process.device(dev)?;
-        process.device(peer)?;
+        let link = process.link(dev, peer)?;
         // SAFETY: CUDA's contract: room for an int.
-        unsafe { give(can, 0) }
+        unsafe { give(can, i32::from(dev != peer && link.can_access)) }
     })())
 }
 

@@ -3,15 +3,11 @@
 use std::ffi::c_void;
 
 use cuda_api::guest::{finish, not_null};
+use cuda_api::info::{ATOMIC_OPERATIONS, Link};
 use cuda_api::types::{CUdevice, attribute};
 use cuda_api::{CUresult, CuResult};
 
 use crate::process::initialised;
-
-/// CUatomicOperation has so many.
-const ATOMIC_OPERATIONS: u32 = 13;
-/// CUdevice_P2PAttribute: performance rank, access, native atomics, arrays, partly native atomics.
-const P2P_ATTRIBUTES: std::ops::RangeInclusive<u32> = 1..=5;
 
 /// cuDeviceGetExecAffinitySupport: a context can be kept to some multiprocessors where MPS serves it, and it does not.
 /// Nor does it have any other type of affinity, of which driver 580 says so alike.
@@ -25,24 +21,31 @@ pub unsafe fn cuDeviceGetExecAffinitySupport(to: *mut i32, _kind: u32, dev: CUde
     })())
 }
 
-/// No operation is native.
+/// What a device can do natively, of the operations that are asked for.
 ///
 /// # Safety
 /// Both arrays have `count` elements, or are NULL.
-unsafe fn no_atomics(capabilities: *mut u32, operations: *const u32, count: u32) -> CuResult<()> {
+unsafe fn give_atomics(
+    known: &[u32; ATOMIC_OPERATIONS],
+    capabilities: *mut u32,
+    operations: *const u32,
+    count: u32,
+) -> CuResult<()> {
     not_null(capabilities)?;
     not_null(operations.cast_mut())?;
     if count == 0 {
         return Err(CUresult::INVALID_VALUE);
     }
+    let mut found = Vec::new();
     for i in 0..count as usize {
         // SAFETY: i < count.
-        if unsafe { operations.add(i).read() } >= ATOMIC_OPERATIONS {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        let operation = unsafe { operations.add(i).read() };
+        found.push(*known.get(operation as usize).ok_or(CUresult::INVALID_VALUE)?);
     }
-    // SAFETY: `count` elements.
-    unsafe { capabilities.write_bytes(0, count as usize) };
+    for (i, capability) in found.into_iter().enumerate() {
+        // SAFETY: i < count.
+        unsafe { capabilities.add(i).write(capability) };
+    }
     Ok(())
 }
 
@@ -56,19 +59,17 @@ pub unsafe fn cuDeviceGetHostAtomicCapabilities(
     finish((|| {
         initialised()?.device(dev)?;
         // SAFETY: CUDA's contract with the caller.
-        unsafe { no_atomics(capabilities, operations, count) }
+        unsafe { give_atomics(&Link::NONE.atomics, capabilities, operations, count) }
     })())
 }
 
-/// Two devices, and not the same.
-fn check_pair(from: CUdevice, to: CUdevice) -> CuResult<()> {
-    let process = initialised()?;
-    process.device(from)?;
-    process.device(to)?;
-    if from == to { Err(CUresult::INVALID_DEVICE) } else { Ok(()) }
+/// What the link between two devices can do, which are not the same.
+fn pair(from: CUdevice, to: CUdevice) -> CuResult<&'static Link> {
+    let link = initialised()?.link(from, to)?;
+    if from == to { Err(CUresult::INVALID_DEVICE) } else { Ok(link) }
 }
 
-/// cuDeviceGetP2PAtomicCapabilities: no peer access is offered.
+/// cuDeviceGetP2PAtomicCapabilities.
 pub unsafe fn cuDeviceGetP2PAtomicCapabilities(
     capabilities: *mut u32,
     operations: *const u32,
@@ -77,13 +78,13 @@ pub unsafe fn cuDeviceGetP2PAtomicCapabilities(
     to: CUdevice,
 ) -> CUresult {
     finish((|| {
-        check_pair(from, to)?;
+        let link = pair(from, to)?;
         // SAFETY: CUDA's contract with the caller.
-        unsafe { no_atomics(capabilities, operations, count) }
+        unsafe { give_atomics(&link.atomics, capabilities, operations, count) }
     })())
 }
 
-/// cuDeviceGetP2PAttribute: no peer access is offered.
+/// cuDeviceGetP2PAttribute.
 pub unsafe fn cuDeviceGetP2PAttribute(
     value: *mut i32,
     number: u32,
@@ -93,12 +94,11 @@ pub unsafe fn cuDeviceGetP2PAttribute(
     finish((|| {
         initialised()?;
         not_null(value)?;
-        check_pair(from, to)?;
-        if !P2P_ATTRIBUTES.contains(&number) {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        let link = pair(from, to)?;
+        let index = (number as usize).checked_sub(1).ok_or(CUresult::INVALID_VALUE)?;
+        let found = (*link.attributes.get(index).ok_or(CUresult::INVALID_VALUE)?)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.
-        unsafe { value.write(0) };
+        unsafe { value.write(found) };
         Ok(())
     })())
 }

@@ -1,12 +1,13 @@
 //! Functions and kernels: what came with them answers every question about them, and every launch is checked against it.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::calls::launch::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUfunction, CUlibrary, CUmodule, FunctionInfo, ParamInfo, func_attribute};
+use cuda_api::types::{CUcontext, CUfunction, CUlibrary, CUmodule, FunctionInfo, ParamInfo, func_attribute};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
@@ -27,6 +28,10 @@ pub struct FunctionRecord {
     pub param_bytes: usize,
     attributes: [AtomicI32; func_attribute::COUNT],
     valid: AtomicU32,
+    /// A kernel's attributes where they were set for one of several devices, by its ordinal.
+    of_devices: Mutex<BTreeMap<i32, FunctionInfo>>,
+    /// There are some.
+    differs: AtomicBool,
     /// Configurations in which the driver has launched it ([`crate::launch`]), 0 = none.
     proven: [AtomicU64; PROVEN],
     next_proven: AtomicUsize,
@@ -65,6 +70,8 @@ impl FunctionRecord {
             param_bytes: info.param_bytes as usize,
             attributes: [const { AtomicI32::new(0) }; func_attribute::COUNT],
             valid: AtomicU32::new(0),
+            of_devices: Mutex::default(),
+            differs: AtomicBool::new(false),
             proven: [const { AtomicU64::new(0) }; PROVEN],
             next_proven: AtomicUsize::new(0),
             set_up: Mutex::new(None),
@@ -79,9 +86,36 @@ impl FunctionRecord {
             to.store(from, Ordering::Relaxed);
         }
         self.valid.store(info.valid, Ordering::Release);
+        self.forget_proven();
+    }
+
+    /// As [`FunctionRecord::update`], of a kernel on one of several devices.
+    pub fn update_on(&self, device: i32, info: &FunctionInfo) {
+        crate::objects::lock(&self.of_devices).insert(device, *info);
+        self.differs.store(true, Ordering::Release);
+        self.forget_proven();
+    }
+
+    fn forget_proven(&self) {
         for proven in &self.proven {
             proven.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// An attribute's value on a device.
+    ///
+    /// # Errors
+    /// As for [`FunctionRecord::attribute`].
+    #[inline]
+    pub fn attribute_on(&self, device: i32, number: i32) -> CuResult<i32> {
+        if self.differs.load(Ordering::Acquire)
+            && let Some(info) = crate::objects::lock(&self.of_devices).get(&device)
+        {
+            let index = usize::try_from(number).map_err(|_| CUresult::INVALID_VALUE)?;
+            let known = index < func_attribute::COUNT && info.valid & 1 << index != 0;
+            return if known { Ok(info.attributes[index]) } else { Err(CUresult::INVALID_VALUE) };
+        }
+        self.attribute(number)
     }
 
     /// The driver has launched it in this configuration.
@@ -116,6 +150,11 @@ impl FunctionRecord {
     /// # Errors
     /// As for [`FunctionRecord::new`].
     pub fn copy_for(&self, context: u64, parent: u64) -> CuResult<Self> {
+        let device = crate::context::device_of(CUcontext(context)).unwrap_or(0);
+        let of_device = crate::objects::lock(&self.of_devices).get(&device).copied();
+        if let Some(info) = of_device {
+            return FunctionRecord::new(context, parent, self.name.clone(), &info, self.params.clone());
+        }
         let mut attributes = [0; func_attribute::COUNT];
         for (to, from) in attributes.iter_mut().zip(&self.attributes) {
             *to = from.load(Ordering::Relaxed);

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::event::row::{cuEventQuery, cuEventSynchronize};
 use cuda_api::calls::stream::row::{cuStreamQuery, cuStreamSynchronize};
-use cuda_api::guest::Guest;
+use cuda_api::guest::{Guest, Reach};
 use cuda_api::host::Access;
-use cuda_api::types::{CUcontext, CUdeviceptr, CUstream, Handle, STREAM_LEGACY, attribute};
+use cuda_api::types::{
+    CUcontext, CUdevice, CUdeviceptr, CUevent, CUstream, Handle, STREAM_LEGACY, attribute,
+};
 use cuda_api::wire::{Put, Reader, Wire};
 use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
@@ -56,6 +58,8 @@ pub struct Place {
     number: u32,
     /// The context that modules loaded in it belong to ([`crate::context::owner`]).
     pub owner: u64,
+    /// Its device's ordinal.
+    pub device: i32,
     /// Its device's largest grid and block.
     pub limits: Limits,
 }
@@ -76,6 +80,7 @@ impl Place {
         let mut place = Place { context, epoch: Some(epoch), ..Place::default() };
         let Some(record) = process.objects.contexts.get(context) else { return place };
         place.owner = crate::context::owner(CUcontext(context)).0;
+        place.device = record.device;
         let primary = usize::try_from(record.device).ok().and_then(|i| process.primaries.get(i));
         if record.primary && !primary.is_some_and(crate::context::Primary::is_active) {
             return place;
@@ -294,6 +299,22 @@ impl Lane<'_> {
             .map_err(|e| call_failure(&e))
     }
 
+    /// As [`Lane::post`] where the call is `sure` to be taken; else the driver's answer is waited for.
+    ///
+    /// # Errors
+    /// As for those.
+    #[inline]
+    pub fn post_if<C: Call<Out = ()>>(&mut self, sure: bool, fields: &C::In<'_>, bulk: bool) -> CuResult<()> {
+        if sure { self.post::<C>(fields, bulk) } else { self.call::<C>(fields, bulk) }
+    }
+
+    /// What lies at an address is another device's than the current context's ([`crate::ranges::Ranges::is_elsewhere`]).
+    #[inline]
+    pub fn is_elsewhere(&self, address: u64, access: Access) -> bool {
+        let (process, device) = (self.process, self.state.place.device);
+        process.devices().len() > 1 && process.ranges.is_elsewhere(address, device, access)
+    }
+
     /// There is a current context.
     ///
     /// # Errors
@@ -452,7 +473,22 @@ impl Guest for Gate {
     }
 
     #[inline]
-    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<bool> {
-        initialised()?.ranges.check_settling(start, len, access)
+    fn check_range(&self, start: CUdeviceptr, len: u64, access: Access) -> CuResult<Reach> {
+        let process = initialised()?;
+        let settles = process.ranges.check_settling(start, len, access)?;
+        let elsewhere = process.devices().len() > 1 && len != 0 && {
+            let device = crate::context::device_of(thread::current_context()).unwrap_or(-1);
+            process.ranges.is_elsewhere(start, device, access)
+        };
+        Ok(Reach { settles, elsewhere })
+    }
+
+    #[inline]
+    fn is_of_one_context(&self, event: CUevent, stream: CUstream) -> bool {
+        initialised().is_ok_and(|process| process.objects.is_of_one_context(event, stream))
+    }
+
+    fn host_device(&self, device: CUdevice) -> CuResult<CUdevice> {
+        initialised()?.host_ordinal(device)
     }
 }

@@ -100,7 +100,7 @@ mod tests {
         for (number, value) in [(PCI_DOMAIN_ID, domain), (PCI_BUS_ID, bus), (PCI_DEVICE_ID, device)] {
             attributes[usize::try_from(number).unwrap()] = Ok(value);
         }
-        DeviceInfo { name: String::new(), uuid, total_memory_bytes: 0, attributes }
+        DeviceInfo { name: String::new(), uuid, total_memory_bytes: 0, attributes, links: vec![] }
     }
 
     fn bytes(hex: &str) -> [u8; 16] {

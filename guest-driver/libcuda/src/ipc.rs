@@ -2,8 +2,9 @@
 //! are looked up there and mean nothing anywhere else.
 
 use cuda_api::calls::interop::row;
+use cuda_api::calls::memory::row::vgpuPointerAttribute;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUdeviceptr, CUevent, CUipcHandle};
+use cuda_api::types::{CUdeviceptr, CUevent, CUipcHandle, pointer_attribute};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
@@ -42,6 +43,15 @@ pub unsafe fn cuIpcGetMemHandle(handle: *mut CUipcHandle, dptr: CUdeviceptr) -> 
     })())
 }
 
+/// The device that the driver says an address lies on, as far as this process sees it: another process may share memory of any.
+fn lies_on(process: &Process, address: u64) -> Option<i32> {
+    if process.devices().len() < 2 {
+        return None;
+    }
+    let told = gate::call::<vgpuPointerAttribute>((address, pointer_attribute::DEVICE_ORDINAL)).ok()?;
+    process.guest_ordinal(told as i32)
+}
+
 fn open(process: &Process, token: &CUipcHandle, flags: u32) -> CuResult<CUdeviceptr> {
     let context = crate::context::current()?;
     let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
@@ -52,6 +62,7 @@ fn open(process: &Process, token: &CUipcHandle, flags: u32) -> CuResult<CUdevice
             return Ok(at);
         }
         if process.reservations.hold(at, len).is_ok() {
+            let device = lies_on(process, at).unwrap_or(device);
             process.ranges.insert(Range {
                 start: at,
                 len,

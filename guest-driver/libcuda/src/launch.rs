@@ -49,6 +49,13 @@ impl Configuration {
         Self::with_attributes(block, shape.shared_bytes, attributes)
     }
 
+    /// The same on one of several devices.
+    #[inline]
+    fn on(self, device: i32) -> Self {
+        // Bits 48 to 53 of a plain key are 0, and a hash is as good with some of its bits turned.
+        Configuration { key: self.key ^ u64::from(device as u32 & 0x3f) << 48, ..self }
+    }
+
     fn with_attributes(block: u64, shared_bytes: u32, attributes: &[u8]) -> Option<Self> {
         let mut cluster = [1u32; 3];
         // FNV-1a, by words.
@@ -85,9 +92,9 @@ impl Configuration {
 impl Shape {
     /// Within the device's and the function's limits. Where not, the driver says how.
     #[inline]
-    fn fits(&self, record: &FunctionRecord, limits: &Limits, cluster: [u32; 3]) -> bool {
+    fn fits(&self, record: &FunctionRecord, device: i32, limits: &Limits, cluster: [u32; 3]) -> bool {
         let attribute = |number: usize| {
-            record.attribute(number as i32).ok().and_then(|v| u64::try_from(v).ok()).unwrap_or(0)
+            record.attribute_on(device, number as i32).ok().and_then(|v| u64::try_from(v).ok()).unwrap_or(0)
         };
         // A kernel compiled for clusters of one size has its dimensions here, any other 0.
         let required = [
@@ -145,7 +152,8 @@ pub unsafe fn launch(
         } else {
             process.objects.streams.context_of(stream.0).ok_or(CUstream::INVALID)? == context
         };
-        let (limits, owner) = (lane.state.place.limits, lane.state.place.owner);
+        let (limits, owner, device) =
+            (lane.state.place.limits, lane.state.place.owner, lane.state.place.device);
         let mut buffer = function::params_buffer(lane.state);
         let outcome = (|| {
             let record = function::find_remembered(process, &mut lane.state.functions, f.0)?;
@@ -157,11 +165,14 @@ pub unsafe fn launch(
                 Way::Attributes(attributes) => Configuration::of(&shape, attributes),
                 Way::Cooperative => None,
             };
+            // A kernel is launched on whichever device is current: what one has taken proves nothing of another.
+            let configuration = configuration.map(|c| if record.context == 0 { c.on(device) } else { c });
             // In another context than the stream's the driver refuses the function.
             let is_here = stream_is_here && (record.context == 0 || record.context == owner);
             let post = is_here
-                && configuration
-                    .is_some_and(|c| record.is_proven(c.key) && shape.fits(record, &limits, c.cluster));
+                && configuration.is_some_and(|c| {
+                    record.is_proven(c.key) && shape.fits(record, device, &limits, c.cluster)
+                });
             match way {
                 Way::Plain => {
                     let fields = (f, grid, block, shared_bytes, stream, &*buffer);
@@ -412,7 +423,7 @@ mod tests {
         let info = |attributes| cuda_api::types::FunctionInfo { attributes, valid: u32::MAX, param_bytes: 0 };
         let record = FunctionRecord::new(0, 0, Default::default(), &info(attributes), Vec::new()).unwrap();
         let limits = Limits { grid: [100, 10, 10], block: [1024, 1024, 64] };
-        let fits = |shape: Shape, cluster| shape.fits(&record, &limits, cluster);
+        let fits = |shape: Shape, cluster| shape.fits(&record, 0, &limits, cluster);
         assert!(fits(SHAPE, [1; 3]) && fits(SHAPE, [2, 1, 1]));
         assert!(!fits(SHAPE, [3, 1, 1]) && !fits(SHAPE, [0, 1, 1]));
         for grid in [[0, 1, 1], [101, 1, 1], [1, 11, 1], [1, 1, 11]] {

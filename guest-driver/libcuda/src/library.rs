@@ -381,7 +381,7 @@ pub unsafe fn cuKernelGetAttribute(
         let process = initialised()?;
         process.alive()?;
         process.device(dev)?;
-        let found = kernel_record(process, kernel)?.attribute(attribute)?;
+        let found = kernel_record(process, kernel)?.attribute_on(dev, attribute)?;
         // SAFETY: not NULL; room for an int by CUDA's contract.
         unsafe { value.write(found) };
         Ok(())
@@ -396,7 +396,11 @@ pub unsafe fn cuKernelSetAttribute(attribute: i32, value: i32, kernel: CUkernel,
         let known = kernel_record(process, kernel)?;
         function::check_attribute(attribute)?;
         let info = gate::call::<row::cuKernelSetAttribute>((attribute, value, kernel, host_device))?;
-        known.update(&info);
+        if process.devices().len() > 1 {
+            known.update_on(dev, &info);
+        } else {
+            known.update(&info);
+        }
         // Its functions in the contexts of that device follow.
         if let Ok(library) = record(process, CUlibrary(known.parent)) {
             for ((context, of), function) in lock(&library.functions).iter() {

@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use cuda_api::types::{HANDLE_INDEX_MAX, Handle, HandleKind, pack_handle, unpack_handle};
+use cuda_api::types::{
+    CUcontext, CUevent, CUstream, HANDLE_INDEX_MAX, Handle, HandleKind, pack_handle, unpack_handle,
+};
 use cuda_api::{CUresult, CuResult};
 
 use crate::order::Use;
@@ -322,6 +324,22 @@ impl Objects {
             kind => self.plain(kind).is_some_and(|t| t.is_live(raw)),
         };
         if live { Ok(()) } else { Err(H::INVALID) }
+    }
+
+    /// An event belongs to a stream's context, as far as is known: either may be gone.
+    #[inline]
+    pub fn is_of_one_context(&self, event: CUevent, stream: CUstream) -> bool {
+        let of_stream = if CUstream::SPECIAL.contains(&stream.0) {
+            crate::thread::current_context().0
+        } else {
+            match self.streams.context_of(stream.0) {
+                Some(context) => context,
+                None => return true,
+            }
+        };
+        let Some(of_event) = self.events.context_of(event.0) else { return true };
+        // A green context's events and streams are its device's primary context's, which is looked up where they are not alike.
+        of_event == of_stream || crate::context::owner(CUcontext(of_stream)).0 == of_event
     }
 
     /// Names a new object of a kind without further knowledge.

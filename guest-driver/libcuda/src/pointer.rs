@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use cuda_api::access::DeviceAccess;
 use cuda_api::calls::memory::row;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUdeviceptr, pointer_attribute as attr};
@@ -55,14 +56,38 @@ fn asked(process: &Process, address: u64, attribute: u32) -> Option<u64> {
     gate::call::<row::vgpuPointerAttribute>((address, attribute)).ok()
 }
 
+/// The memory is another device's than the current context's: what of it can be reached from here is the driver's knowledge.
+fn is_elsewhere(process: &Process, range: &Range) -> bool {
+    let current = || crate::context::current().and_then(crate::context::device_of);
+    process.devices().len() > 1
+        && !range.kind.is_host()
+        && current().is_ok_and(|device| device != range.device)
+}
+
+/// As [`asked`], with the driver's own answer where it has no such attribute.
+fn asked_elsewhere(process: &Process, address: u64, attribute: u32) -> CuResult<u64> {
+    process.alive()?;
+    gate::call::<row::vgpuPointerAttribute>((address, attribute))
+}
+
 fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuResult<Value> {
+    if matches!(attribute, attr::DEVICE_POINTER | attr::MAPPED | attr::ACCESS_FLAGS)
+        && is_elsewhere(process, range)
+    {
+        let told = asked_elsewhere(process, address, attribute)?;
+        return Ok(if attribute == attr::DEVICE_POINTER {
+            Value::Word(told)
+        } else {
+            Value::Half(told as u32)
+        });
+    }
     let host = range.kind.is_host();
     // Managed memory is a device's, although the host has it, too.
     let device = !host || range.kind.is_managed();
     Ok(match attribute {
         attr::CONTEXT => Value::Word(range.context),
         attr::MEMORY_TYPE => Value::Half(if device { MEMORY_TYPE_DEVICE } else { MEMORY_TYPE_HOST }),
-        attr::DEVICE_POINTER if range.kind != RangeKind::Mapped(0) => Value::Word(address),
+        attr::DEVICE_POINTER if range.kind != RangeKind::Mapped(DeviceAccess::NONE) => Value::Word(address),
         attr::HOST_POINTER if host => Value::Word(address),
         attr::P2P_TOKENS if device => Value::Tokens,
         attr::SYNC_MEMOPS => Value::Half(match (process.ranges.sync_memops(range.id), range.kind) {
@@ -85,7 +110,7 @@ fn value(process: &Process, range: &Range, address: u64, attribute: u32) -> CuRe
         attr::MAPPED => Value::Half(1),
         attr::ALLOWED_HANDLE_TYPES => Value::Word(0),
         attr::ACCESS_FLAGS => Value::Half(match range.kind {
-            RangeKind::Mapped(flags) => u32::from(flags),
+            RangeKind::Mapped(by) => by.of(range.device) as u32,
             _ if range.read_only => ACCESS_READ,
             _ => ACCESS_READ_WRITE,
         }),

@@ -396,7 +396,9 @@ pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> CUresult {
         }
         // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
-        if range.kind == RangeKind::Pooled && !crate::capture::any() {
+        // Of a free in another device's stream the driver has its own opinion.
+        let elsewhere = process.devices().len() > 1 && device_of(process, stream) != Ok(range.device);
+        if range.kind == RangeKind::Pooled && !elsewhere && !crate::capture::any() {
             return gate::post::<row::cuMemFreeAsync>((dptr, stream))
                 .inspect_err(|_| process.ranges.restore(range));
         }

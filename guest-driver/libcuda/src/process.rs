@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use cuda_api::info::{DeviceInfo, VmInfo};
+use cuda_api::info::{DeviceInfo, Link, VmInfo};
 use cuda_api::types::{CUcontext, attribute};
 use cuda_api::{CUresult, CuResult};
 use pci_layout::event::DEATH_SHUTDOWN;
@@ -116,7 +116,7 @@ fn connect() -> Result<Process, Failure> {
         .map_err(|e| Failure(CUresult::SYSTEM_DRIVER_MISMATCH, format!("device information: {e}")))?;
     let order = device_order(std::env::var_os(DEVICE_ORDER), &info.devices);
     let visible = visible_devices(std::env::var_os(VISIBLE_DEVICES), &info.devices, &order);
-    info.devices = visible.iter().map(|i| info.devices[*i].clone()).collect();
+    info.devices = visible.iter().map(|i| seen(&info.devices[*i], &visible)).collect();
     if info.devices.is_empty() {
         return Err(Failure(CUresult::NO_DEVICE, "no device is visible".into()));
     }
@@ -149,6 +149,12 @@ fn connect() -> Result<Process, Failure> {
         strict: std::env::var_os("VGPU_STRICT").is_some_and(|v| v == "1"),
         fault_ended: AtomicBool::new(false),
     })
+}
+
+/// A device as it is known where these devices are seen, in this order.
+fn seen(device: &DeviceInfo, visible: &[usize]) -> DeviceInfo {
+    let link = |i: &usize| device.links.get(*i).cloned().unwrap_or(Link::NONE);
+    DeviceInfo { links: visible.iter().map(link).collect(), ..device.clone() }
 }
 
 /// What a program says about the devices it wants to see, and in which order.
@@ -300,6 +306,16 @@ impl Process {
         usize::try_from(ordinal).ok().and_then(|i| self.info.devices.get(i)).ok_or(CUresult::INVALID_DEVICE)
     }
 
+    /// What a device can do with another one's memory.
+    ///
+    /// # Errors
+    /// CUDA_ERROR_INVALID_DEVICE.
+    pub fn link(&self, from: i32, to: i32) -> CuResult<&Link> {
+        self.device(to)?;
+        let links = &self.device(from)?.links;
+        Ok(usize::try_from(to).ok().and_then(|i| links.get(i)).unwrap_or(&Link::NONE))
+    }
+
     /// The host's ordinal of a device.
     ///
     /// # Errors
@@ -310,6 +326,11 @@ impl Process {
             .and_then(|i| self.host_ordinals.get(i))
             .copied()
             .ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    /// The ordinal by which this process sees a device of the host's.
+    pub fn guest_ordinal(&self, host: i32) -> Option<i32> {
+        self.host_ordinals.iter().position(|ordinal| *ordinal == host).and_then(|at| i32::try_from(at).ok())
     }
 
     /// The handle of a device's primary context, without retaining it.
@@ -336,6 +357,7 @@ mod tests {
             uuid: [n; 16],
             total_memory_bytes: 0,
             attributes: vec![],
+            links: vec![],
         };
         let all = [device(1), device(2), device(0xab)];
         let see = |s: Option<&str>| visible_devices(s.map(OsString::from), &all, &[0, 1, 2]);
@@ -352,13 +374,36 @@ mod tests {
     }
 
     #[test]
+    fn links_follow_the_devices_that_are_seen() {
+        let link = |rank: i32| Link { attributes: [Ok(rank); 5], ..Link::NONE };
+        let device = DeviceInfo {
+            name: String::new(),
+            uuid: [0; 16],
+            total_memory_bytes: 0,
+            attributes: vec![],
+            links: vec![link(0), link(1), link(2)],
+        };
+        let ranks = |visible: &[usize]| -> Vec<i32> {
+            seen(&device, visible).links.iter().map(|l| l.attributes[0].unwrap()).collect()
+        };
+        assert_eq!(ranks(&[2, 0]), [2, 0]);
+        assert_eq!(ranks(&[1]), [1]);
+    }
+
+    #[test]
     fn devices_can_be_ordered_by_pci_address() {
         let device = |domain: i32, bus: i32| {
             let mut attributes = vec![Err(CUresult::INVALID_VALUE); 60];
             attributes[attribute::PCI_DOMAIN_ID as usize] = Ok(domain);
             attributes[attribute::PCI_BUS_ID as usize] = Ok(bus);
             attributes[attribute::PCI_DEVICE_ID as usize] = Ok(0);
-            DeviceInfo { name: String::new(), uuid: [0; 16], total_memory_bytes: 0, attributes }
+            DeviceInfo {
+                name: String::new(),
+                uuid: [0; 16],
+                total_memory_bytes: 0,
+                attributes,
+                links: vec![],
+            }
         };
         let all = [device(0, 9), device(1, 1), device(0, 2)];
         assert_eq!(device_order(None, &all), [0, 1, 2]);

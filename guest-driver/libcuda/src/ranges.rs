@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use cuda_api::access::DeviceAccess;
 use cuda_api::host::Access;
 use cuda_api::{CUresult, CuResult};
 
@@ -26,9 +27,9 @@ pub enum RangeKind {
     Managed(u32),
     /// A managed variable of a module or library: it lives and dies with it. Memory of this process, with the worker's beside it.
     ManagedVariable,
-    /// Physical memory that is mapped at reserved addresses (its handle is the owner), with who may access it
-    /// (CUmemAccess_flags).
-    Mapped(u8),
+    /// Physical memory that is mapped at reserved addresses (its handle is the owner), with who may access it, by the guest's
+    /// ordinals.
+    Mapped(DeviceAccess),
     /// cuMemAllocAsync, from a pool (the owner).
     Pooled,
     /// cuMemAllocAsync in a capture: it belongs to a graph, and comes and goes with the graph's launches.
@@ -46,10 +47,6 @@ impl RangeKind {
         matches!(self, RangeKind::Managed(_) | RangeKind::ManagedVariable)
     }
 }
-
-/// CU_MEM_ACCESS_FLAGS_PROT_READ and …_READWRITE.
-const ACCESS_READ: u8 = 1;
-const ACCESS_READ_WRITE: u8 = 3;
 
 /// A range and what is known of it.
 #[derive(Debug, Clone, Copy)]
@@ -79,8 +76,7 @@ impl Range {
 
     fn allows(&self, access: Access) -> bool {
         match (self.kind, access) {
-            (RangeKind::Mapped(flags), Access::Read) => matches!(flags, ACCESS_READ | ACCESS_READ_WRITE),
-            (RangeKind::Mapped(flags), Access::Write) => flags == ACCESS_READ_WRITE,
+            (RangeKind::Mapped(by), access) => by.allows_any(access),
             (_, Access::Read) => true,
             (_, Access::Write) => !self.read_only,
         }
@@ -134,12 +130,12 @@ impl Ranges {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Who may access the mappings in a range, from now on.
-    pub fn set_access(&self, start: u64, len: u64, flags: u8) {
+    /// How a device may access the mappings in a range, from now on.
+    pub fn set_access(&self, start: u64, len: u64, device: i32, flags: i32) {
         let mut map = self.map.write().unwrap_or_else(|e| e.into_inner());
         for (_, range) in map.range_mut(start..start.saturating_add(len)) {
-            if matches!(range.kind, RangeKind::Mapped(_)) {
-                range.kind = RangeKind::Mapped(flags);
+            if let RangeKind::Mapped(by) = range.kind {
+                range.kind = RangeKind::Mapped(by.with(device, flags));
             }
         }
         drop(map);
@@ -175,6 +171,16 @@ impl Ranges {
             return Ok(false);
         }
         Ok(self.find(start).is_some_and(|r| self.sync_memops(r.id) == Some(true)))
+    }
+
+    /// An address is another device's, or in a mapping that was not given to this one: what it may do there is the driver's to
+    /// judge.
+    pub fn is_elsewhere(&self, address: u64, device: i32, access: Access) -> bool {
+        self.find(address).is_some_and(|range| match range.kind {
+            kind if kind.is_host() => false,
+            RangeKind::Mapped(by) => range.device != device || !by.allows(device, access),
+            _ => range.device != device,
+        })
     }
 
     /// Puts a range back that was taken away, with the id it had.
@@ -353,7 +359,8 @@ mod tests {
     fn mappings_that_follow_one_another_are_one_range() {
         let ranges = Ranges::default();
         for (start, flags) in [(0x1000, 3), (0x2000, 3), (0x3000, 1), (0x5000, 3)] {
-            ranges.insert(Range { kind: RangeKind::Mapped(flags), ..range(start, 0x1000) });
+            let by = DeviceAccess::NONE.with(0, flags);
+            ranges.insert(Range { kind: RangeKind::Mapped(by), ..range(start, 0x1000) });
         }
         ranges.insert(range(0x6000, 0x1000));
         assert_eq!(ranges.check(0x1800, 0x1000, Access::Write), Ok(false));
@@ -374,10 +381,31 @@ mod tests {
         ] {
             assert_eq!(ranges.cuts_mapping(start, len), cut, "{start:#x}+{len:#x}");
         }
-        ranges.set_access(0x1000, 0x2000, 0);
+        ranges.set_access(0x1000, 0x2000, 0, 0);
         assert_eq!(ranges.check(0x1000, 1, Access::Read), bad);
         assert_eq!(ranges.remove_mapped(0x1000, 0x2000).len(), 2);
         assert_eq!(ranges.check(0x3000, 0x1000, Access::Read), Ok(false));
+    }
+
+    #[test]
+    fn a_device_s_access_is_its_own() {
+        let ranges = Ranges::default();
+        ranges.insert(Range { kind: RangeKind::Mapped(DeviceAccess::NONE), ..range(0x1000, 0x1000) });
+        ranges.set_access(0x1000, 0x1000, 1, 3);
+        assert_eq!(ranges.check(0x1000, 8, Access::Write), Ok(false));
+        assert!(ranges.is_elsewhere(0x1000, 0, Access::Read), "device 0 has its memory, and was given none");
+        ranges.set_access(0x1000, 0x1000, 0, 1);
+        assert!(
+            !ranges.is_elsewhere(0x1000, 0, Access::Read) && ranges.is_elsewhere(0x1000, 0, Access::Write)
+        );
+        ranges.set_access(0x1000, 0x1000, 1, 0);
+        assert_eq!(ranges.check(0x1000, 8, Access::Read), Ok(false), "device 0's access stays");
+        ranges.insert(range(0x4000, 0x1000));
+        ranges.insert(Range { kind: RangeKind::HostAlloc(0), ..range(0x6000, 0x1000) });
+        assert!(
+            ranges.is_elsewhere(0x4000, 1, Access::Read) && !ranges.is_elsewhere(0x4000, 0, Access::Read)
+        );
+        assert!(!ranges.is_elsewhere(0x6000, 1, Access::Read), "host memory is nobody's");
     }
 
     #[test]

@@ -104,9 +104,7 @@ pub unsafe fn cuMemImportFromShareableHandle(
 
 /// The record of memory on a device of the host's, which this process may not see.
 fn imported_on(process: &crate::process::Process, device: i32) -> CuResult<AllocationRecord> {
-    let seen = process.host_ordinals.iter().position(|ordinal| *ordinal == device);
-    let seen = seen.and_then(|at| i32::try_from(at).ok()).ok_or(CUresult::INVALID_DEVICE)?;
-    Ok(AllocationRecord::imported(seen))
+    process.guest_ordinal(device).map(AllocationRecord::imported).ok_or(CUresult::INVALID_DEVICE)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
+use cuda_api::access::DeviceAccess;
 use cuda_api::calls::virtual_memory::row;
 use cuda_api::guest::{array, finish, not_null};
 use cuda_api::types::{
@@ -245,7 +246,7 @@ pub unsafe fn cuMemMap(
         process.ranges.insert(Range {
             start: ptr,
             len: size as u64,
-            kind: RangeKind::Mapped(0),
+            kind: RangeKind::Mapped(DeviceAccess::NONE),
             // As with the driver, it belongs to no context.
             context: 0,
             device: record.prop.location.id,
@@ -296,8 +297,10 @@ pub unsafe fn cuMemSetAccess(
             return Err(CUresult::INVALID_VALUE);
         }
         gate::call::<row::cuMemSetAccess>((ptr, size, &list, count))?;
-        let most = list.iter().filter_map(|d| u8::try_from(d.flags).ok()).max().unwrap_or(0);
-        process.ranges.set_access(ptr, size as u64, most);
+        // SAFETY: as above; read once already, so there are some.
+        for desc in unsafe { array(desc, count as u64) }? {
+            process.ranges.set_access(ptr, size as u64, desc.location.id, desc.flags);
+        }
         Ok(())
     })())
 }

@@ -40,6 +40,7 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         vm_id: body.vm_id,
         priority: body.priority,
         vram_bytes: (body.has_quota != 0).then_some(body.vram_bytes),
+        soft_devices: body.soft_devices,
         session: 0,
         pid: 0,
         uid: 0,

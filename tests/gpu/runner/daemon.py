@@ -28,7 +28,7 @@ def parse_totals(line):
 
 
 class Daemon:
-    def __init__(self, program, executor, socket, env, log_path=None, flag="--local-socket"):
+    def __init__(self, program, executor, socket, env, log_path=None, flag="--local-socket", arguments=()):
         self.socket = socket
         self.log, self.turn = [], threading.Condition()
         # SIGUSR1 answers whoever asks; two that ask at once would take each other's line.
@@ -37,7 +37,7 @@ class Daemon:
         env = dict(env)
         env.setdefault("RUST_LOG", "info,virtio_queue=off")
         self.child = subprocess.Popen(
-            [program, "--executor", executor, flag, socket],
+            [program, "--executor", executor, *arguments, flag, socket],
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True, text=True, errors="replace",
         )

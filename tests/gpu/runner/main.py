@@ -42,6 +42,8 @@ def arguments():
     add("--ours-only", action="store_true", help="no native run, but for what --native-from has")
     add("--native-only", action="store_true", help="no daemon; keeps the native results only")
     add("--executor", default="cuda", help="the daemon's executor (cuda)")
+    add("--gpu", metavar="LIST", help="the daemon's --gpu; native runs see the same GPUs")
+    add("--soft-devices", metavar="N", help="the daemon's --soft-devices")
     add("--python", help="the Python that has PyTorch and the others (python3)")
     add("--daemon", metavar="FILE", help="vhost-user-vgpu")
     add("--shim", metavar="DIR", help="folder of our libcuda.so.1")
@@ -112,7 +114,11 @@ def _run(options, root, work):
     if not options.native_only and any(not row.guest for row in chosen):
         record.say("starting the daemon")
         env = place.native({})
-        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log")
+        for name in place.chosen:
+            env.pop(name, None)
+        given = {"--gpu": options.gpu, "--soft-devices": options.soft_devices}
+        words = [word for name, value in given.items() if value for word in (name, value)]
+        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", words)
     workers = len(daemon.workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
     context = Context(options, place, record, cache, daemon, images)

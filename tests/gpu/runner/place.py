@@ -54,6 +54,8 @@ class Place:
         self.nvcc = _nvcc()
         self.python = options.python or shutil.which("python3") or sys.executable
         self.native_lib = options.native_lib
+        # The GPUs that native runs see: as the daemon counts them, by PCI address.
+        self.chosen = {"CUDA_VISIBLE_DEVICES": options.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if options.gpu else {}
         self.socket = os.path.join(work, "vgpu.sock")
         self.turns, self.turn = {}, threading.Lock()
         for folder in (self.build, self.caches, self.images):
@@ -108,7 +110,7 @@ class Place:
         return env
 
     def native(self, extra):
-        env = self.environment(extra)
+        env = self.environment({**self.chosen, **extra})
         if self.native_lib:
             env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [self.native_lib, env.get("LD_LIBRARY_PATH")]))
         return env

@@ -70,11 +70,16 @@ def _python(name, script, *arguments, limit=75.0, env=None, phase=HEAVY, rounds=
 
 ONCE = ("once.c", "once", "cc", [])
 BENCH = ("bench.c", "bench", "cc", [])
+DEVICES = ("devices.c", "devices", "cc", [])
+# NCCL over NVLink's multicast needs calls that this library refuses, and leaves the machine's switches alone.
+NCCL = {"NCCL_NVLS_ENABLE": "0"}
 
 
 def programs():
     torch = lambda case, **more: _python("pytorch/" + case, "pytorch.py", case, **more)  # noqa: E731
+    both = lambda case, **more: _python("two/" + case, "two_devices.py", case, **more)  # noqa: E731
     return [
+        Row("devices/list", ["{build}/devices"], phase=CHEAP, build=[DEVICES], limit=30.0, shows="which devices a program sees"),
         _nvcc("runtime", shows="libcudart linked in: streams, events, copies, managed memory, textures, graphs, printf, errors"),
         _nvcc("runtime", shared=True, shows="the same with libcudart.so"),
         _nvcc("kernels", name="nvcc/kernels", flags=["-std=c++17"], shows="atomics, shuffles, cooperative groups, constant memory, device malloc"),
@@ -103,6 +108,9 @@ def programs():
         ),
         torch("share", shows="a tensor shared by two processes (CUDA IPC)"),
         torch("nccl", shows="torch.distributed with NCCL, one rank"),
+        both("tensors", shows="PyTorch on two GPUs: copies between them, events, a model on both"),
+        both("nccl", limit=110.0, env=NCCL, shows="torch.distributed with NCCL, two ranks on two GPUs"),
+        both("nccl_threads", env=NCCL, shows="NCCL, two GPUs of one process"),
         _python("numba/kernels", "numba_kernels.py"),
         _python("suites/cuda-bindings", "suites.py", "cuda-bindings", limit=120.0, shows="cuda-python's own tests, as they are"),
         _python("suites/numba-cuda-cudadrv", "suites.py", "numba-cuda-cudadrv", limit=120.0, shows="numba-cuda's own tests of the driver, as they are"),

@@ -2,7 +2,9 @@
 
 use std::ffi::c_char;
 
-use cuda_api::info::{AttributeValue, DEVICES_MAX, DeviceInfo, VmInfo};
+use cuda_api::info::{
+    ATOMIC_OPERATIONS, AttributeValue, DEVICES_MAX, DeviceInfo, Link, P2P_ATTRIBUTES, VmInfo,
+};
 use cuda_api::types::{CUresult, attribute};
 
 use crate::driver::Driver;
@@ -101,8 +103,14 @@ fn read(driver: &Driver, config: Config) -> Result<VmInfo, Unavailable> {
         return Err(Unavailable::Driver { call: "cuDeviceGetCount", result: CUresult::NO_DEVICE });
     }
     let most = i32::try_from(DEVICES_MAX).unwrap_or(i32::MAX);
-    let devices =
-        (0..count.min(most)).map(|ordinal| device(driver, ordinal, config)).collect::<Result<_, _>>()?;
+    let ordinals = 0..count.min(most);
+    let mut devices = ordinals
+        .clone()
+        .map(|ordinal| device(driver, ordinal, config))
+        .collect::<Result<Vec<DeviceInfo>, _>>()?;
+    for (from, device) in ordinals.clone().zip(&mut devices) {
+        device.links = ordinals.clone().map(|to| link(driver, from, to)).collect::<Result<_, _>>()?;
+    }
     Ok(VmInfo { driver_version: version.min(cuda_api::DRIVER_VERSION), stream_priorities: (0, 0), devices })
 }
 
@@ -129,7 +137,38 @@ fn device(driver: &Driver, ordinal: i32, config: Config) -> Result<DeviceInfo, U
         uuid,
         total_memory_bytes: config.memory_bytes.map_or(total, |quota| quota.min(total)),
         attributes,
+        links: Vec::new(),
     })
+}
+
+/// What a device can do with another one's memory, in the driver's words.
+fn link(driver: &Driver, from: i32, to: i32) -> Result<Link, Unavailable> {
+    if from == to {
+        return Ok(Link::NONE);
+    }
+    let (can,) = driver.cuDeviceCanAccessPeer(from, to).map_err(failed("cuDeviceCanAccessPeer"))?;
+    let mut number = 0u32;
+    let attributes = [(); P2P_ATTRIBUTES].map(|()| {
+        number = number.saturating_add(1);
+        driver.cuDeviceGetP2PAttribute(number, from, to).map(|(value,)| value)
+    });
+    let mut operation = 0u32;
+    let operations = [(); ATOMIC_OPERATIONS].map(|()| {
+        let this = operation;
+        operation = operation.saturating_add(1);
+        this
+    });
+    let mut atomics = [0u32; ATOMIC_OPERATIONS];
+    let count = u32::try_from(ATOMIC_OPERATIONS).unwrap_or(0);
+    // SAFETY: both arrays have so many elements.
+    let known = unsafe {
+        driver.cuDeviceGetP2PAtomicCapabilities(atomics.as_mut_ptr(), operations.as_ptr(), count, from, to)
+    };
+    // Drivers of before CUDA 13 do not know the question: no operation is promised then.
+    if known.is_err() {
+        atomics = Link::NONE.atomics;
+    }
+    Ok(Link { can_access: can != 0, attributes, atomics })
 }
 
 #[cfg(test)]

@@ -179,6 +179,9 @@ driver! {
     safe cuDeviceGetUuid_v2 [uuid: [u8; 16]] (device: i32) [];
     safe cuDeviceTotalMem_v2 [bytes: usize] (device: i32) [];
     safe cuDeviceGetAttribute [value: i32] (attribute: i32, device: i32) [];
+    safe cuDeviceCanAccessPeer [can: i32] (device: i32, peer: i32) [];
+    safe cuDeviceGetP2PAttribute [value: i32] (attribute: u32, from: i32, to: i32) [];
+    raw cuDeviceGetP2PAtomicCapabilities [] (capabilities: *mut u32, operations: *const u32, count: u32, from: i32, to: i32) [];
 
     safe cuDevicePrimaryCtxRetain [context: Raw] (device: i32) [];
     safe cuDevicePrimaryCtxRelease_v2 [] (device: i32) [];
@@ -201,6 +204,8 @@ driver! {
     safe cuCtxRecordEvent [] (context: Raw, event: Raw) [];
     safe cuCtxWaitEvent [] (context: Raw, event: Raw) [];
     safe cuCtxGetStreamPriorityRange [least: i32, greatest: i32] () [];
+    safe cuCtxEnablePeerAccess [] (peer: Raw, flags: u32) [];
+    safe cuCtxDisablePeerAccess [] (peer: Raw) [];
 
     raw cuModuleLoadDataEx [module: Raw]
         (image: *const c_void, count: u32, options: *mut u32, values: *mut *mut c_void) [];

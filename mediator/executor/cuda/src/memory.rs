@@ -6,6 +6,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cuda_api::CuResult;
+use cuda_api::access::DeviceAccess;
 use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
@@ -14,10 +15,6 @@ use crate::lock::{read, write};
 
 /// Ranges of a session.
 const EXTENTS_MAX: usize = 1 << 20;
-
-/// CU_MEM_ACCESS_FLAGS_PROT_READ and …_READWRITE.
-const ACCESS_READ: i32 = 1;
-const ACCESS_READ_WRITE: i32 = 3;
 
 /// What a range is. `B` is what backs a mapped one.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ pub(crate) enum Kind<B> {
     /// Registered host memory, in a context.
     Registered { read_only: bool },
     /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
-    Mapped { access: i32, _backing: B },
+    Mapped { access: DeviceAccess, _backing: B },
     /// Memory of a pool, until it is freed.
     Pooled,
     /// Memory of a graph that was captured under this number: each of the graph's launches allocates it again, at this address. It stays in the map until the driver
@@ -62,8 +59,8 @@ impl<B> Extent<B> {
     fn allows(&self, access: Access) -> bool {
         match (&self.kind, access) {
             (Kind::Registered { read_only }, Access::Write) => !read_only,
-            (Kind::Mapped { access, .. }, Access::Write) => *access == ACCESS_READ_WRITE,
-            (Kind::Mapped { access, .. }, Access::Read) => matches!(*access, ACCESS_READ | ACCESS_READ_WRITE),
+            // Which device's access counts is the driver's to judge.
+            (Kind::Mapped { access: by, .. }, access) => by.allows_any(access),
             _ => true,
         }
     }
@@ -414,7 +411,7 @@ impl<B> Memory<B> {
     }
 
     pub(crate) fn add_mapped(&self, start: u64, len: u64, backing: B) -> CuResult<()> {
-        self.add(start, len, Kind::Mapped { access: 0, _backing: backing })
+        self.add(start, len, Kind::Mapped { access: DeviceAccess::NONE, _backing: backing })
     }
 
     /// The mappings in the range, which must be whole ones, are gone. What backed them comes back.
@@ -462,12 +459,12 @@ impl<B> Memory<B> {
         if cut { Err(CUresult::INVALID_VALUE) } else { Ok(()) }
     }
 
-    /// Who may access the mappings in the range.
-    pub(crate) fn set_access(&self, start: u64, len: u64, allowed: i32) {
+    /// How a device may access the mappings in the range.
+    pub(crate) fn set_access(&self, start: u64, len: u64, device: i32, flags: i32) {
         let end = start.saturating_add(len);
         for (_, extent) in write(&self.maps).extents.range_mut(start..end) {
             if let Kind::Mapped { access, .. } = &mut extent.kind {
-                *access = allowed;
+                *access = access.with(device, flags);
             }
         }
     }

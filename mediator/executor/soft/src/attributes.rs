@@ -1,7 +1,7 @@
 //! What the guest is told about the device: CUdevice_attribute by number. Nothing is claimed that the executor does not
 //! do; a number that CUDA 13.0 does not know is an error.
 
-use cuda_api::info::{AttributeValue, DeviceInfo, VmInfo};
+use cuda_api::info::{AttributeValue, DeviceInfo, Link, VmInfo};
 use cuda_api::types::{CUresult, attribute};
 
 use crate::config::SoftConfig;
@@ -11,7 +11,7 @@ use crate::limits;
 pub const DEVICE_NAME: &str = "vGPU software executor (CPU)";
 
 /// An attribute's value; 0 is "not there" for all that is not listed.
-fn value(number: i32, config: &SoftConfig) -> i32 {
+fn value(number: i32, config: &SoftConfig, device: u32) -> i32 {
     let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let [block_x, block_y, block_z] = limits::BLOCK;
     let [grid_x, grid_y, grid_z] = limits::GRID;
@@ -35,7 +35,7 @@ fn value(number: i32, config: &SoftConfig) -> i32 {
         19 => 1, // maps host memory
         31 => 1, // concurrent kernels
         33 => int(config.pci_bus),
-        34 => int(config.pci_device),
+        34 => int(config.pci_device.saturating_add(device)),
         39 => int(limits::MULTIPROCESSOR_THREADS),
         40 => 1, // engines that copy
         41 => 1, // unified addressing
@@ -66,19 +66,35 @@ fn value(number: i32, config: &SoftConfig) -> i32 {
 
 /// What the guest learns at start.
 pub(crate) fn vm_info(config: &SoftConfig, total: u64) -> VmInfo {
-    let known = |number| -> AttributeValue { Ok(value(number, config)) };
     let unknown: AttributeValue = Err(CUresult::INVALID_VALUE);
-    let attributes = std::iter::once(unknown).chain((1..=attribute::LAST).map(known)).collect();
+    let device = |n: u8| {
+        let known = |number| -> AttributeValue { Ok(value(number, config, n.into())) };
+        let mut uuid = config.uuid;
+        if let Some(byte) = uuid.get_mut(11) {
+            *byte = byte.wrapping_add(n);
+        }
+        DeviceInfo {
+            name: DEVICE_NAME.into(),
+            uuid,
+            total_memory_bytes: total,
+            attributes: std::iter::once(unknown).chain((1..=attribute::LAST).map(known)).collect(),
+            links: (0..config.count()).map(|other| link(usize::from(n), other)).collect(),
+        }
+    };
     VmInfo {
         driver_version: cuda_api::DRIVER_VERSION,
         stream_priorities: (0, 0),
-        devices: vec![DeviceInfo {
-            name: DEVICE_NAME.into(),
-            uuid: config.uuid,
-            total_memory_bytes: total,
-            attributes,
-        }],
+        devices: (0u8..).take(config.count()).map(device).collect(),
     }
+}
+
+/// Every device can reach every other's memory. Atomics and arrays are not promised there.
+fn link(from: usize, to: usize) -> Link {
+    if from == to {
+        return Link::NONE;
+    }
+    let [_, _, atomics, arrays, some_atomics] = Link::NONE.attributes;
+    Link { can_access: true, attributes: [Ok(0), Ok(1), atomics, arrays, some_atomics], ..Link::NONE }
 }
 
 #[cfg(test)]

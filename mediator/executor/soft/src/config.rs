@@ -7,18 +7,23 @@ use crate::space::GRANULE_BYTES;
 /// Device memory at most, in bytes: the window's addresses have to suffice for it.
 pub const MEMORY_BYTES_MAX: u64 = 256 << 30;
 
-/// A software device.
+/// Devices at most.
+pub const DEVICES_MAX: usize = 8;
+
+/// A software device, or several of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SoftConfig {
-    /// Device memory in bytes: the quota. Rounded down to 2 MiB.
+    /// Devices of this kind, 1 to 8. Each has its own memory, UUID and PCI device number.
+    pub devices: usize,
+    /// Memory of each device in bytes: the quota. Rounded down to 2 MiB.
     pub memory_bytes: u64,
-    /// UUID, as cuDeviceGetUuid gives it.
+    /// UUID of the first, as cuDeviceGetUuid gives it; the others' differ in their byte 11.
     pub uuid: [u8; 16],
     /// PCI domain.
     pub pci_domain: u32,
     /// PCI bus.
     pub pci_bus: u32,
-    /// PCI device.
+    /// PCI device of the first; the others follow.
     pub pci_device: u32,
     /// Host threads that run a launch, 1 to 256; the guest sees so many multiprocessors.
     pub cores: usize,
@@ -27,6 +32,7 @@ pub struct SoftConfig {
 impl Default for SoftConfig {
     fn default() -> Self {
         SoftConfig {
+            devices: 1,
             memory_bytes: 1 << 30,
             uuid: *b"vgpu-soft-device",
             pci_domain: 0,
@@ -38,6 +44,11 @@ impl Default for SoftConfig {
 }
 
 impl SoftConfig {
+    /// How many devices.
+    pub(crate) fn count(&self) -> usize {
+        self.devices.clamp(1, DEVICES_MAX)
+    }
+
     /// Host threads of a launch.
     pub(crate) fn threads(&self) -> usize {
         self.cores.clamp(1, 256)

@@ -22,6 +22,8 @@ const LIMITS: [(u32, usize); 5] = [(0, 1024), (1, 1 << 20), (2, 8 << 20), (5, 64
 pub(crate) struct Context {
     /// The low half of its handle.
     pub(crate) id: u32,
+    /// Its device.
+    pub(crate) device: usize,
     /// Its legacy default stream.
     pub(crate) legacy: StreamId,
     /// The per-thread default streams, by ring.
@@ -62,9 +64,9 @@ struct Primary {
 }
 
 /// The contexts of a session.
-#[derive(Default)]
 pub(crate) struct Contexts {
-    primary: Primary,
+    /// Each device's primary context.
+    primaries: Vec<Primary>,
     all: HashMap<u32, Arc<Context>>,
 }
 
@@ -74,11 +76,28 @@ fn id_of(handle: CUcontext) -> CuResult<u32> {
     u32::try_from(handle.raw() & 0xffff_ffff).map_err(|_| CUresult::INVALID_CONTEXT)
 }
 
-fn only_device(dev: i32) -> CuResult<()> {
-    if dev == 0 { Ok(()) } else { Err(CUresult::INVALID_DEVICE) }
-}
-
 impl Contexts {
+    /// None yet, on so many devices.
+    pub(crate) fn new(devices: usize) -> Self {
+        Contexts { primaries: (0..devices).map(|_| Primary::default()).collect(), all: HashMap::new() }
+    }
+
+    /// A device by its ordinal.
+    fn device(&self, dev: i32) -> CuResult<usize> {
+        let device = usize::try_from(dev).ok().filter(|device| *device < self.primaries.len());
+        device.ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    fn of_device(&mut self, dev: i32) -> CuResult<&mut Primary> {
+        let device = self.device(dev)?;
+        self.primaries.get_mut(device).ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    /// Some device's primary context has this name.
+    fn is_primary(&self, id: u32) -> bool {
+        self.primaries.iter().any(|primary| primary.id == Some(id))
+    }
+
     /// The flags of a context: how a host thread waits, and how memory is mapped, of which nothing makes a difference here.
     pub(crate) fn check_flags(flags: u32) -> CuResult<()> {
         if flags & !FLAGS != 0 || flags & 7 == 3 || flags & 7 > 4 {
@@ -87,14 +106,21 @@ impl Contexts {
         Ok(())
     }
 
-    fn make(&mut self, id: u32, flags: u32, add: impl FnOnce(u32) -> StreamId) -> CuResult<()> {
+    fn make(
+        &mut self,
+        id: u32,
+        flags: u32,
+        device: usize,
+        add: impl FnOnce(u32, usize) -> StreamId,
+    ) -> CuResult<()> {
         Self::check_flags(flags)?;
         if self.all.len() >= CONTEXTS_MAX {
             return Err(CUresult::OUT_OF_MEMORY);
         }
         let context = Context {
             id,
-            legacy: add(id),
+            device,
+            legacy: add(id, device),
             per_thread: Mutex::default(),
             cache_config: AtomicU32::new(0),
             limits: Mutex::new(LIMITS),
@@ -110,14 +136,14 @@ impl Contexts {
         handle: CUcontext,
         flags: u32,
         dev: i32,
-        add: impl FnOnce(u32) -> StreamId,
+        add: impl FnOnce(u32, usize) -> StreamId,
     ) -> CuResult<()> {
-        only_device(dev)?;
+        let device = self.device(dev)?;
         let id = id_of(handle)?;
-        if self.all.contains_key(&id) || self.primary.id == Some(id) {
+        if self.all.contains_key(&id) || self.is_primary(id) {
             return Err(CUresult::INVALID_CONTEXT);
         }
-        self.make(id, flags, add)
+        self.make(id, flags, device, add)
     }
 
     /// One more user of the primary context, which is made where it is not active.
@@ -126,34 +152,36 @@ impl Contexts {
         handle: CUcontext,
         flags: u32,
         dev: i32,
-        add: impl FnOnce(u32) -> StreamId,
+        add: impl FnOnce(u32, usize) -> StreamId,
     ) -> CuResult<()> {
-        only_device(dev)?;
+        let device = self.device(dev)?;
         let id = id_of(handle)?;
-        match self.primary.id {
+        let taken = self.all.contains_key(&id) || self.is_primary(id);
+        let primary = self.of_device(dev)?;
+        match primary.id {
             Some(known) if known != id => return Err(CUresult::INVALID_CONTEXT),
-            None if self.all.contains_key(&id) => return Err(CUresult::INVALID_CONTEXT),
+            None if taken => return Err(CUresult::INVALID_CONTEXT),
             _ => {}
         }
-        let retained = self.primary.retained.checked_add(1).ok_or(CUresult::INVALID_VALUE)?;
-        if !self.primary.active {
-            self.make(id, flags, add)?;
+        let retained = primary.retained.checked_add(1).ok_or(CUresult::INVALID_VALUE)?;
+        if !primary.active {
+            self.make(id, flags, device, add)?;
         }
-        self.primary = Primary { id: Some(id), retained, active: true };
+        *self.of_device(dev)? = Primary { id: Some(id), retained, active: true };
         Ok(())
     }
 
-    fn primary(&self, handle: CUcontext, dev: i32) -> CuResult<u32> {
-        only_device(dev)?;
+    fn primary(&mut self, handle: CUcontext, dev: i32) -> CuResult<u32> {
         let id = id_of(handle)?;
-        if self.primary.id == Some(id) { Ok(id) } else { Err(CUresult::INVALID_CONTEXT) }
+        if self.of_device(dev)?.id == Some(id) { Ok(id) } else { Err(CUresult::INVALID_CONTEXT) }
     }
 
     /// One user less; the context that has to go with the last one.
     pub(crate) fn release(&mut self, handle: CUcontext, dev: i32) -> CuResult<Option<Arc<Context>>> {
         let id = self.primary(handle, dev)?;
-        self.primary.retained = self.primary.retained.checked_sub(1).ok_or(CUresult::INVALID_CONTEXT)?;
-        if self.primary.retained != 0 {
+        let primary = self.of_device(dev)?;
+        primary.retained = primary.retained.checked_sub(1).ok_or(CUresult::INVALID_CONTEXT)?;
+        if primary.retained != 0 {
             return Ok(None);
         }
         Ok(self.end(id))
@@ -168,15 +196,15 @@ impl Contexts {
     /// A context of the guest's making goes.
     pub(crate) fn destroy(&mut self, handle: CUcontext) -> CuResult<Arc<Context>> {
         let id = id_of(handle)?;
-        if self.primary.id == Some(id) {
+        if self.is_primary(id) {
             return Err(CUresult::INVALID_CONTEXT);
         }
         self.end(id).ok_or(CUresult::INVALID_CONTEXT)
     }
 
     fn end(&mut self, id: u32) -> Option<Arc<Context>> {
-        if self.primary.id == Some(id) {
-            self.primary.active = false;
+        if let Some(primary) = self.primaries.iter_mut().find(|primary| primary.id == Some(id)) {
+            primary.active = false;
         }
         let context = self.all.remove(&id)?;
         context.alive.store(false, Ordering::Release);
@@ -187,7 +215,7 @@ impl Contexts {
     pub(crate) fn current(&self, id: u32) -> CuResult<Option<Arc<Context>>> {
         match self.all.get(&id) {
             Some(context) => Ok(Some(context.clone())),
-            None if self.primary.id == Some(id) => Ok(None),
+            None if self.is_primary(id) => Ok(None),
             None => Err(CUresult::INVALID_CONTEXT),
         }
     }

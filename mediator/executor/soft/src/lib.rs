@@ -72,6 +72,6 @@ mod window;
 mod work;
 
 pub use attributes::DEVICE_NAME;
-pub use config::{MEMORY_BYTES_MAX, SoftConfig};
+pub use config::{DEVICES_MAX, MEMORY_BYTES_MAX, SoftConfig};
 pub use soft::{Soft, Thread};
 pub use window::WINDOW_BASE;

@@ -1,6 +1,6 @@
 //! Everything a device address can mean: device memory, module variables, mapped physical memory and registered host memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::RwLock;
@@ -18,8 +18,8 @@ use crate::window::Window;
 mod mappings;
 mod pools;
 
+pub(crate) use cuda_api::access::{ACCESS_READ, ACCESS_READ_WRITE};
 use mappings::Mapping;
-pub(crate) use mappings::{ACCESS_READ, ACCESS_READ_WRITE};
 pub(crate) use pools::PoolId;
 use pools::Pools;
 
@@ -29,6 +29,15 @@ const ALLOCATIONS_MAX: usize = 1 << 18;
 const REGIONS_MAX: usize = 1 << 16;
 /// A kernel that still uses a region after so long is ended: the region goes in any case.
 const REGION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Addresses of all devices, at most and, of each, at least. Bytes.
+const WINDOW_BYTES_MAX: u64 = 512 << 30;
+const WINDOW_BYTES_MIN: u64 = 40 << 30;
+
+/// A device's number as the driver's interface has it.
+pub(crate) fn device_number(device: usize) -> i32 {
+    i32::try_from(device).unwrap_or(i32::MAX)
+}
 
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +59,8 @@ pub(crate) enum Purpose {
 struct Allocation {
     len: u64,
     extent: Range<u64>,
+    /// Whose memory it is.
+    device: usize,
     context: u32,
     purpose: Purpose,
     /// A stream is on its way to free it.
@@ -62,7 +73,12 @@ struct Stretch {
 }
 
 struct Map {
-    space: Space,
+    /// Of each device.
+    spaces: Vec<Space>,
+    /// The device of each context.
+    homes: BTreeMap<u32, usize>,
+    /// Contexts whose kernels may reach the memory of another one: (who, whose).
+    peers: BTreeSet<(u32, u32)>,
     allocations: BTreeMap<u64, Allocation>,
     /// Pinned guest memory that the worker has mapped, part by part.
     mapped: BTreeMap<u64, Stretch>,
@@ -73,6 +89,13 @@ struct Map {
     /// Physical memory at reserved addresses.
     mappings: BTreeMap<u64, Mapping>,
     pools: Pools,
+}
+
+/// Whose kernels follow an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Viewer {
+    pub(crate) context: u32,
+    pub(crate) device: usize,
 }
 
 /// A stretch of memory in use.
@@ -111,13 +134,38 @@ impl Map {
         (address < stretch.end).then_some((*start, stretch))
     }
 
-    /// What lies at an address.
-    fn find(&self, address: u64) -> Option<(Found, bool)> {
+    fn space(&mut self, device: usize) -> CuResult<&mut Space> {
+        self.spaces.get_mut(device).ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    fn room(&self, device: usize) -> u64 {
+        self.spaces.get(device).map_or(0, Space::room)
+    }
+
+    /// The device of a context; one that is not known is the first's.
+    fn home(&self, context: u32) -> usize {
+        self.homes.get(&context).copied().unwrap_or(0)
+    }
+
+    /// Kernels of a context may access an allocation.
+    fn is_open_to(&self, a: &Allocation, viewer: Viewer) -> bool {
+        a.device == viewer.device
+            || match a.purpose {
+                Purpose::Pooled(pool) => self.pools.allows(pool, viewer.device),
+                _ => self.peers.contains(&(viewer.context, a.context)),
+            }
+    }
+
+    /// What lies at an address, for kernels of a context.
+    fn find(&self, address: u64, viewer: Viewer) -> Option<(Found, bool)> {
         if let Some((start, a)) = self.allocation(address) {
-            return Some((Found { start, len: a.len, writable: a.purpose != Purpose::Constant }, false));
+            let writable = a.purpose != Purpose::Constant;
+            return self.is_open_to(a, viewer).then_some((Found { start, len: a.len, writable }, false));
         }
-        if let Some((start, m)) = self.mapping(address).filter(|(_, m)| m.allows(Access::Read)) {
-            return Some((Found { start, len: m.len, writable: m.allows(Access::Write) }, false));
+        if let Some((start, m)) = self.mapping(address) {
+            let writable = m.access.allows(device_number(viewer.device), Access::Write);
+            let readable = m.access.allows(device_number(viewer.device), Access::Read);
+            return readable.then_some((Found { start, len: m.len, writable }, false));
         }
         let (start, r) = self.registration(address)?;
         Some((Found { start, len: r.end.saturating_sub(start), writable: r.writable }, true))
@@ -161,11 +209,31 @@ fn cut(map: &mut BTreeMap<u64, Stretch>, range: &Range<u64>) {
 
 impl Memory {
     /// A device with `limit` bytes of memory, a multiple of a granule.
+    #[cfg(test)]
     pub(crate) fn new(limit: u64) -> io::Result<Self> {
+        Self::of_devices(limit, 1)
+    }
+
+    /// Devices with `limit` bytes of memory each, a multiple of a granule.
+    pub(crate) fn of_devices(limit: u64, count: usize) -> io::Result<Self> {
         // Guards and holes take addresses, not memory.
-        let window = Window::reserve(limit.saturating_mul(4).clamp(40 << 30, 512 << 30))?;
+        let count = (count as u64).max(1);
+        let most = WINDOW_BYTES_MAX.checked_div(count).unwrap_or(0) & !GRANULE_BYTES.wrapping_sub(1);
+        if limit > most {
+            let text = format!("{count} devices with {limit} bytes of memory each");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let each = limit.saturating_mul(4).max(WINDOW_BYTES_MIN).min(most);
+        let window = Window::reserve(each.saturating_mul(count))?;
+        let first = window.range().start;
+        let part = |n: u64| {
+            let start = first.saturating_add(n.saturating_mul(each));
+            start..start.saturating_add(each)
+        };
         let map = Map {
-            space: Space::new(window.range(), limit),
+            spaces: (0..count).map(|n| Space::new(part(n), limit)).collect(),
+            homes: BTreeMap::new(),
+            peers: BTreeSet::new(),
             allocations: BTreeMap::new(),
             mapped: BTreeMap::new(),
             registered: BTreeMap::new(),
@@ -176,9 +244,52 @@ impl Memory {
         Ok(Memory { window, limit, map: RwLock::new(map), usage: Usage::default() })
     }
 
-    /// Free and total bytes.
-    pub(crate) fn info(&self) -> (u64, u64) {
-        (read(&self.map).space.room(), self.limit)
+    /// Free and total bytes of a device.
+    pub(crate) fn info(&self, device: usize) -> (u64, u64) {
+        (read(&self.map).room(device), self.limit)
+    }
+
+    /// A context begins on a device.
+    pub(crate) fn add_context(&self, context: u32, device: usize) {
+        write(&self.map).homes.insert(context, device);
+    }
+
+    /// A context as its kernels follow addresses.
+    pub(crate) fn viewer(&self, context: u32) -> Viewer {
+        Viewer { context, device: read(&self.map).home(context) }
+    }
+
+    /// Kernels of a context may reach the memory of another one, or no longer.
+    pub(crate) fn set_peer(&self, who: u32, whose: u32, enabled: bool) -> CuResult<()> {
+        let mut map = write(&self.map);
+        if enabled {
+            if map.peers.insert((who, whose)) { Ok(()) } else { Err(CUresult::PEER_ACCESS_ALREADY_ENABLED) }
+        } else if map.peers.remove(&(who, whose)) {
+            Ok(())
+        } else {
+            Err(CUresult::PEER_ACCESS_NOT_ENABLED)
+        }
+    }
+
+    /// What kernels of a context may do at an address (CUmemAccess_flags), and whose memory it is.
+    pub(crate) fn reach(&self, address: u64, viewer: Viewer) -> CuResult<(i32, usize)> {
+        let map = read(&self.map);
+        let device = match (map.allocation(address), map.mapping(address)) {
+            (Some((_, allocation)), _) => allocation.device,
+            (_, Some((_, mapping))) => mapping.device,
+            _ => viewer.device,
+        };
+        Ok(match map.find(address, viewer) {
+            Some((found, _)) if found.writable => (ACCESS_READ_WRITE, device),
+            Some(_) => (ACCESS_READ, device),
+            None if map.allocation(address).is_some() || map.mapping(address).is_some() => (0, device),
+            None => return Err(CUresult::INVALID_VALUE),
+        })
+    }
+
+    /// The context that an allocation belongs to, if it is one's.
+    pub(crate) fn context_at(&self, address: u64) -> Option<u32> {
+        read(&self.map).allocation(address).map(|(_, a)| a.context).filter(|context| *context != 0)
     }
 
     pub(crate) fn allocate(
@@ -189,21 +300,25 @@ impl Memory {
         purpose: Purpose,
     ) -> CuResult<u64> {
         avoid.sort_by_key(|r| r.start);
-        self.make_room(len.saturating_add(GRANULE_BYTES));
+        let device = match purpose {
+            Purpose::Pooled(pool) => read(&self.map).pools.device(pool)?,
+            _ => read(&self.map).home(context),
+        };
+        self.make_room(device, len.saturating_add(GRANULE_BYTES));
         let mut map = write(&self.map);
         if map.allocations.len() >= ALLOCATIONS_MAX {
             return Err(CUresult::OUT_OF_MEMORY);
         }
-        let placed = map.space.allocate(len, &avoid).ok_or(CUresult::OUT_OF_MEMORY)?;
+        let placed = map.space(device)?.allocate(len, &avoid).ok_or(CUresult::OUT_OF_MEMORY)?;
         for range in &placed.fresh {
             if let Err(error) = self.window.commit(range) {
                 log::warn!("no memory for {len} bytes: {error}");
-                let idle = map.space.release(placed.start, len, placed.extent);
+                let idle = map.space(device)?.release(placed.start, len, placed.extent);
                 self.decommit(&idle);
                 return Err(CUresult::OUT_OF_MEMORY);
             }
         }
-        let allocation = Allocation { len, extent: placed.extent, context, purpose, ending: false };
+        let allocation = Allocation { len, extent: placed.extent, device, context, purpose, ending: false };
         map.allocations.insert(placed.start, allocation);
         Ok(placed.start)
     }
@@ -233,8 +348,12 @@ impl Memory {
 
     /// Frees everything of a context.
     pub(crate) fn free_context(&self, context: u32) {
-        let gone: Vec<(u64, Allocation)> =
-            write(&self.map).allocations.extract_if(.., |_, a| a.context == context).collect();
+        let gone: Vec<(u64, Allocation)> = {
+            let mut map = write(&self.map);
+            map.homes.remove(&context);
+            map.peers.retain(|(who, whose)| *who != context && *whose != context);
+            map.allocations.extract_if(.., |_, a| a.context == context).collect()
+        };
         self.give_back(gone);
     }
 
@@ -245,7 +364,8 @@ impl Memory {
         self.usage.wait_all();
         let mut map = write(&self.map);
         for (start, allocation) in gone {
-            let idle = map.space.release(start, allocation.len, allocation.extent);
+            let Ok(space) = map.space(allocation.device) else { continue };
+            let idle = space.release(start, allocation.len, allocation.extent);
             self.decommit(&idle);
         }
     }
@@ -361,10 +481,10 @@ impl Accessor<'_> {
         Ok(std::ptr::with_exposed_provenance_mut(start))
     }
 
-    /// What lies at an address, for kernels.
-    pub(crate) fn find(&self, address: u64) -> Option<Found> {
+    /// What lies at an address, for kernels of a context.
+    pub(crate) fn find(&self, address: u64, viewer: Viewer) -> Option<Found> {
         let map = read(&self.memory.map);
-        let (found, region) = map.find(address)?;
+        let (found, region) = map.find(address, viewer)?;
         if region {
             self.using.touched().add(found.start);
         }

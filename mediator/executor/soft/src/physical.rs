@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Memory without an address of its own. It counts as the device's as long as a handle or a mapping holds it.
 pub(crate) struct Physical {
     file: OwnedFd,
+    device: usize,
     len: u64,
     total: Arc<AtomicU64>,
 }
 
 impl Physical {
-    /// `len` bytes, zeroed, counted in `total`.
-    pub(crate) fn new(len: u64, total: &Arc<AtomicU64>) -> io::Result<Self> {
+    /// `len` bytes of a device, zeroed, counted in `total`.
+    pub(crate) fn new(device: usize, len: u64, total: &Arc<AtomicU64>) -> io::Result<Self> {
         // SAFETY: a name that lives as long as the call.
         let fd = unsafe { libc::memfd_create(c"vgpu-memory".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -28,7 +29,12 @@ impl Physical {
             return Err(io::Error::last_os_error());
         }
         total.fetch_add(len, Ordering::AcqRel);
-        Ok(Physical { file, len, total: total.clone() })
+        Ok(Physical { file, device, len, total: total.clone() })
+    }
+
+    /// Whose memory it is.
+    pub(crate) fn device(&self) -> usize {
+        self.device
     }
 
     /// Bytes.

@@ -9,7 +9,7 @@ use cuda_api::types::CUresult;
 use crate::device::Device;
 use crate::kernel::Kernel;
 use crate::limits;
-use crate::memory::{Accessor, Purpose};
+use crate::memory::{Accessor, Purpose, Viewer};
 use crate::transfer::{self, Fill, Pattern};
 
 /// A variable of a module.
@@ -165,6 +165,8 @@ fn initialise(device: &Device, linked: &ptx::LinkedModule, variables: &Variables
 /// A launch in a stream.
 pub(crate) struct Launch {
     pub(crate) program: Arc<Program>,
+    /// In whose name it follows addresses.
+    pub(crate) viewer: Viewer,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
@@ -172,14 +174,14 @@ pub(crate) struct Launch {
     pub(crate) params: Box<[u8]>,
 }
 
-struct Global<'a>(Accessor<'a>);
+struct Global<'a>(Accessor<'a>, Viewer);
 
 // SAFETY: `Accessor::find` answers allocations and registered regions, whose device and host addresses are the same;
 // they stay memory while the accessor lasts (`Memory` waits for it before it takes any away), which is until after the
 // launch has returned (`Launch::run`).
 unsafe impl ptx::GlobalMemory for Global<'_> {
     fn resolve(&self, addr: u64) -> Option<ptx::Range> {
-        let found = self.0.find(addr)?;
+        let found = self.0.find(addr, self.1)?;
         Some(ptx::Range {
             base: found.start,
             len: found.len,
@@ -193,7 +195,7 @@ impl Launch {
     /// Runs the kernel to its end.
     pub(crate) fn run(&self, device: &Device) -> CuResult<()> {
         let kernel = self.program.module().kernels().nth(self.kernel.index).ok_or(CUresult::LAUNCH_FAILED)?;
-        let memory = Global(device.memory.access());
+        let memory = Global(device.memory.access(), self.viewer);
         let config = ptx::LaunchConfig {
             kernel,
             grid: self.grid,

@@ -22,7 +22,7 @@ use crate::device::Device;
 use crate::image::Images;
 use crate::library::{Function, Library, Module};
 use crate::lock::{lock, read, write};
-use crate::memory::Memory;
+use crate::memory::{Memory, Viewer};
 use crate::overtake;
 use crate::physical::Physical;
 use crate::pools::{Pool, Pools};
@@ -63,7 +63,7 @@ pub struct Soft {
     pub(crate) kernels: Table<CUkernel, Function>,
     pub(crate) allocations: Table<CUmemGenericAllocationHandle, Physical>,
     pub(crate) pools: Table<CUmemoryPool, Pool>,
-    /// The device's own pool and its current one.
+    /// The devices' own pools and their current ones.
     pub(crate) device_pools: Mutex<Pools>,
     pub(crate) arrays: Table<CUarray, Array>,
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
@@ -90,12 +90,13 @@ impl Soft {
         let total = config.granted()?;
         let info = attributes::vm_info(&config, total);
         let cores = config.threads();
-        let memory = Memory::new(total)?;
-        let device_pools = Mutex::new(Pools::new(&memory));
+        let devices = config.count();
+        let memory = Memory::of_devices(total, devices)?;
+        let device_pools = Mutex::new(Pools::new(&memory, devices));
         Ok(Soft {
             device: Device::new(memory, cores),
             info,
-            contexts: RwLock::default(),
+            contexts: RwLock::new(Contexts::new(devices)),
             streams: Table::new(STREAMS_MAX),
             events: Table::new(EVENTS_MAX),
             modules: Table::new(MODULES_MAX),
@@ -177,6 +178,24 @@ impl Soft {
             }
             made => self.streams.get(made).map(|s| (s.id, s.context)),
         }
+    }
+
+    /// A device by its ordinal.
+    pub(crate) fn ordinal(&self, dev: i32) -> CuResult<usize> {
+        let device = usize::try_from(dev).ok().filter(|device| *device < self.info.devices.len());
+        device.ok_or(CUresult::INVALID_DEVICE)
+    }
+
+    /// The context that is current in a thread, as kernels that follow addresses.
+    pub(crate) fn viewer(&self, thread: &Thread) -> CuResult<Viewer> {
+        let context = self.context(thread)?;
+        Ok(Viewer { context: context.id, device: context.device })
+    }
+
+    /// A context begins on a device: its legacy default stream.
+    pub(crate) fn begin_context(&self, id: u32, device: usize) -> StreamId {
+        self.device.memory.add_context(id, device);
+        self.device.with_streams(|s| s.add_context(id))
     }
 
     /// A context's end: its work is done, then everything of it goes.

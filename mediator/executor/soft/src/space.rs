@@ -54,6 +54,11 @@ impl Space {
         Space { window, holes, users: vec![0; granules], committed: 0, elsewhere: Arc::default(), limit }
     }
 
+    /// The address is one of the window's.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        self.window.contains(&address)
+    }
+
     /// Bytes that may still become memory.
     pub(crate) fn room(&self) -> u64 {
         let elsewhere = self.elsewhere.load(Ordering::Acquire);

@@ -139,6 +139,18 @@ impl Host for Cuda {
         self.driver.cuCtxWaitEvent(context.raw, event.raw)
     }
 
+    fn cuCtxEnablePeerAccess(&self, thread: &mut Thread, peer: CUcontext, flags: u32) -> CuResult<()> {
+        thread.context()?;
+        let peer = self.context_by(peer)?;
+        self.driver.cuCtxEnablePeerAccess(peer.raw, flags)
+    }
+
+    fn cuCtxDisablePeerAccess(&self, thread: &mut Thread, peer: CUcontext) -> CuResult<()> {
+        thread.context()?;
+        let peer = self.context_by(peer)?;
+        self.driver.cuCtxDisablePeerAccess(peer.raw)
+    }
+
     fn cuDeviceGetDevResource(&self, _: &mut Thread, dev: i32, kind: u32) -> CuResult<DeviceResource> {
         self.device_resource(dev, kind)
     }

@@ -160,7 +160,16 @@ impl Host for Cuda {
     fn vgpuPointerAttribute(&self, _: &mut Thread, ptr: CUdeviceptr, attribute: u32) -> CuResult<u64> {
         // A mapping that nobody may access has attributes, too.
         self.memory.check(ptr, 1, Access::Read).or_else(|_| self.memory.check_in_mapping(ptr))?;
-        if !matches!(attribute, attr::SYNC_MEMOPS | attr::RANGE_START_ADDR | attr::RANGE_SIZE) {
+        if !matches!(
+            attribute,
+            attr::SYNC_MEMOPS
+                | attr::RANGE_START_ADDR
+                | attr::RANGE_SIZE
+                | attr::DEVICE_POINTER
+                | attr::DEVICE_ORDINAL
+                | attr::MAPPED
+                | attr::ACCESS_FLAGS
+        ) {
             return Err(CUresult::INVALID_VALUE);
         }
         let mut value = 0u64;

@@ -162,8 +162,9 @@ impl Host for Cuda {
         self.memory.check_mapped(ptr, size as u64)?;
         // SAFETY: whole mappings of this session's; `count` descriptions on a private copy of the frame.
         unsafe { self.driver.cuMemSetAccess(ptr, size, desc.as_ptr(), count) }?;
-        let allowed = desc.iter().map(|desc| desc.flags).max().unwrap_or(0);
-        self.memory.set_access(ptr, size as u64, allowed);
+        for desc in desc {
+            self.memory.set_access(ptr, size as u64, desc.location.id, desc.flags);
+        }
         Ok(())
     }
 

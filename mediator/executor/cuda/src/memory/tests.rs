@@ -82,8 +82,8 @@ fn mappings_that_follow_one_another_are_one_range() {
     memory.add_mapped(0x10_0000, 0x1000, 1).unwrap();
     memory.add_mapped(0x10_1000, 0x1000, 2).unwrap();
     assert_eq!(memory.check(0x10_0000, 1, Read), BAD);
-    memory.set_access(0x10_0000, 0x1000, ACCESS_READ_WRITE);
-    memory.set_access(0x10_1000, 0x1000, ACCESS_READ);
+    memory.set_access(0x10_0000, 0x1000, 0, cuda_api::access::ACCESS_READ_WRITE);
+    memory.set_access(0x10_1000, 0x1000, 0, cuda_api::access::ACCESS_READ);
     assert_eq!(memory.check(0x10_0800, 0x1000, Read), Ok(()));
     assert_eq!(memory.check(0x10_0800, 0x1000, Write), BAD);
     assert_eq!(memory.check(0x10_1800, 0x1000, Read), BAD);

@@ -28,7 +28,7 @@ impl Soft {
 
 impl Host for Soft {
     fn cuDevicePrimaryCtxRetain(&self, _: &mut Thread, ctx: CUcontext, dev: i32, flags: u32) -> CuResult<()> {
-        contexts_mut(self).retain(ctx, flags, dev, |id| self.device.with_streams(|s| s.add_context(id)))
+        contexts_mut(self).retain(ctx, flags, dev, |id, device| self.begin_context(id, device))
     }
 
     fn cuDevicePrimaryCtxRelease_v2(&self, _: &mut Thread, ctx: CUcontext, dev: i32) -> CuResult<()> {
@@ -44,7 +44,7 @@ impl Host for Soft {
     }
 
     fn cuCtxCreate_v2(&self, _: &mut Thread, ctx: CUcontext, flags: u32, dev: i32) -> CuResult<()> {
-        contexts_mut(self).create(ctx, flags, dev, |id| self.device.with_streams(|s| s.add_context(id)))
+        contexts_mut(self).create(ctx, flags, dev, |id, device| self.begin_context(id, device))
     }
 
     fn cuCtxDestroy_v2(&self, _: &mut Thread, ctx: CUcontext) -> CuResult<()> {
@@ -59,6 +59,24 @@ impl Host for Soft {
         self.device.wait_idle(Some(id), None)?;
         self.device.memory.trim(None, None);
         Ok(())
+    }
+
+    fn cuCtxEnablePeerAccess(&self, thread: &mut Thread, peer: CUcontext, flags: u32) -> CuResult<()> {
+        if flags != 0 {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        let (own, other) = (self.context(thread)?, read(&self.contexts).by_handle(peer)?);
+        if own.device == other.device {
+            return Err(CUresult::PEER_ACCESS_UNSUPPORTED);
+        }
+        self.device.memory.set_peer(own.id, other.id, true)
+    }
+
+    fn cuCtxDisablePeerAccess(&self, thread: &mut Thread, peer: CUcontext) -> CuResult<()> {
+        let (own, other) = (self.context(thread)?, read(&self.contexts).by_handle(peer)?);
+        // What runs may still use what it has found.
+        self.device.wait_idle(Some(own.id), None)?;
+        self.device.memory.set_peer(own.id, other.id, false)
     }
 
     fn cuCtxGetLimit(&self, thread: &mut Thread, limit: u32) -> CuResult<usize> {

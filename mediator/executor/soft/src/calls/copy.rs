@@ -4,12 +4,18 @@
 //! and device memory. One that need not wait is carried out at once where its stream is idle, and is queued with a copy
 //! of the guest's bytes where not.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use cuda_api::CuResult;
 use cuda_api::calls::copy::Host;
 use cuda_api::types::*;
 use cuda_api::wire::{Bulk, Fill, Filled};
 
 use crate::Soft;
+use crate::context::Context;
+use crate::device::Turn;
+use crate::lock::read;
 use crate::soft::Thread;
 use crate::streams::StreamId;
 use crate::transfer::{self, Pattern};
@@ -66,6 +72,45 @@ impl Soft {
         self.device.run(stream, Work::Copy { to, from, len }, len <= AT_ONCE_BYTES_MAX)
     }
 
+    /// The turns of the default streams of the current context and of these others: what is done under them is in turn with all work of
+    /// each. Always taken in one order, so that two callers do not wait for each other.
+    pub(crate) fn turns(&self, thread: &Thread, others: &[Arc<Context>]) -> CuResult<Vec<Turn<'_>>> {
+        let own = self.context(thread)?.legacy;
+        let streams: BTreeSet<StreamId> = others.iter().map(|c| c.legacy).chain([own]).collect();
+        streams.into_iter().map(|stream| self.device.turn(stream)).collect()
+    }
+
+    /// A copy between contexts without a stream.
+    fn copy_between(
+        &self,
+        thread: &Thread,
+        contexts: &[Arc<Context>],
+        to: u64,
+        from: u64,
+        len: u64,
+    ) -> CuResult<()> {
+        let own = self.context(thread)?;
+        if contexts.iter().all(|context| context.id == own.id) {
+            return self.copy_within(own.legacy, to, from, len);
+        }
+        let _turns = self.turns(thread, contexts)?;
+        transfer::copy(&self.device.memory, to, from, len)
+    }
+
+    /// Contexts by their handles.
+    pub(crate) fn contexts_by(&self, handles: [CUcontext; 2]) -> CuResult<[Arc<Context>; 2]> {
+        let contexts = read(&self.contexts);
+        let [a, b] = handles.map(|handle| contexts.by_handle(handle));
+        Ok([a?, b?])
+    }
+
+    /// The contexts whose memory lies at these addresses.
+    fn contexts_at(&self, addresses: [u64; 2]) -> Vec<Arc<Context>> {
+        let contexts = read(&self.contexts);
+        let at = |address| contexts.current(self.device.memory.context_at(address)?).ok().flatten();
+        addresses.into_iter().filter_map(at).collect()
+    }
+
     fn fill(&self, stream: StreamId, fill: transfer::Fill) -> CuResult<()> {
         fill.check()?;
         let len = fill.extent()?;
@@ -116,7 +161,8 @@ impl Host for Soft {
         src: CUdeviceptr,
         n: usize,
     ) -> CuResult<()> {
-        self.copy_within(self.context(thread)?.legacy, dst, src, n as u64)
+        let contexts = self.contexts_at([dst, src]);
+        self.copy_between(thread, &contexts, dst, src, n as u64)
     }
 
     fn cuMemcpyHtoDAsync_v2(
@@ -200,24 +246,26 @@ impl Host for Soft {
         &self,
         thread: &mut Thread,
         dst: CUdeviceptr,
-        _: CUcontext,
+        to: CUcontext,
         src: CUdeviceptr,
-        _: CUcontext,
+        from: CUcontext,
         n: usize,
     ) -> CuResult<()> {
-        self.copy_within(self.context(thread)?.legacy, dst, src, n as u64)
+        let contexts = self.contexts_by([to, from])?;
+        self.copy_between(thread, &contexts, dst, src, n as u64)
     }
 
     fn cuMemcpyPeerAsync(
         &self,
         thread: &mut Thread,
         dst: CUdeviceptr,
-        _: CUcontext,
+        to: CUcontext,
         src: CUdeviceptr,
-        _: CUcontext,
+        from: CUcontext,
         n: usize,
         stream: CUstream,
     ) -> CuResult<()> {
+        self.contexts_by([to, from])?;
         self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
     }
 

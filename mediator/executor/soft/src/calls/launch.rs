@@ -43,6 +43,7 @@ impl Soft {
         let program = function.library.program(&self.device, context).map_err(|refusal| refusal.result)?;
         let launch = Launch {
             program,
+            viewer: self.device.memory.viewer(context),
             kernel: function.kernel.clone(),
             grid,
             block,

@@ -12,10 +12,6 @@ use crate::library::{Function, Library, Module};
 use crate::program::Refusal;
 use crate::soft::Thread;
 
-fn only_device(dev: CUdevice) -> CuResult<()> {
-    if dev == 0 { Ok(()) } else { Err(CUresult::INVALID_DEVICE) }
-}
-
 impl Host for Soft {
     fn cuLibraryLoadData(
         &self,
@@ -120,7 +116,7 @@ impl Host for Soft {
         kernel: CUkernel,
         dev: i32,
     ) -> CuResult<FunctionInfo> {
-        only_device(dev)?;
+        self.ordinal(dev)?;
         let kernel = self.kernels.get(kernel)?;
         kernel.kernel.set(attrib, value)?;
         Ok(kernel.kernel.info())
@@ -133,7 +129,7 @@ impl Host for Soft {
         config: u32,
         dev: CUdevice,
     ) -> CuResult<()> {
-        only_device(dev)?;
+        self.ordinal(dev)?;
         self.kernels.get(kernel)?;
         Self::check_cache_config(config)
     }

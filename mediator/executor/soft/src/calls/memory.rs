@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cuda_api::CuResult;
 use cuda_api::calls::memory::Host;
-use cuda_api::types::*;
+use cuda_api::types::{pointer_attribute as attr, *};
 
 use crate::Soft;
 use crate::memory::Purpose;
@@ -63,10 +63,23 @@ impl Host for Soft {
     }
 
     fn cuMemGetInfo_v2(&self, thread: &mut Thread) -> CuResult<(usize, usize)> {
-        self.context(thread)?;
-        let (free, total) = self.device.memory.info();
+        let device = self.context(thread)?.device;
+        let (free, total) = self.device.memory.info(device);
         let size = |bytes| usize::try_from(bytes).map_err(|_| CUresult::UNKNOWN);
         Ok((size(free)?, size(total)?))
+    }
+
+    fn vgpuPointerAttribute(&self, thread: &mut Thread, ptr: CUdeviceptr, attribute: u32) -> CuResult<u64> {
+        let (flags, device) = self.device.memory.reach(ptr, self.viewer(thread)?)?;
+        match attribute {
+            attr::DEVICE_POINTER if flags != 0 => Ok(ptr),
+            attr::DEVICE_POINTER => Err(CUresult::INVALID_VALUE),
+            attr::DEVICE_ORDINAL => Ok(device as u64),
+            attr::MAPPED => Ok(1),
+            attr::ACCESS_FLAGS => u64::try_from(flags).map_err(|_| CUresult::UNKNOWN),
+            // What the driver knows by grouping allocations: here there are no groups.
+            _ => Err(CUresult::NOT_SUPPORTED),
+        }
     }
 
     fn cuMemHostRegister_v2(

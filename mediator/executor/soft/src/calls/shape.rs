@@ -1,5 +1,5 @@
-//! Copies of any shape, batches, and copies between contexts. All of a session's contexts are on one device: such a copy is
-//! an ordinary one.
+//! Copies of any shape, batches, and copies between contexts. All memory of a session is this process's: a copy between devices is
+//! an ordinary one, but for its turn.
 
 use cuda_api::CuResult;
 use cuda_api::host::{Access, Base};
@@ -97,6 +97,11 @@ impl Soft {
         let shape = &self.flat(shape)?;
         self.check_end(&shape.dst, shape, Access::Write)?;
         self.check_end(&shape.src, shape, Access::Read)?;
+        if shape.flags & CopyShape::SYNCHRONOUS != 0 {
+            let contexts = self.contexts_by([CUcontext(shape.dst.context), CUcontext(shape.src.context)])?;
+            let _turns = self.turns(thread, &contexts)?;
+            return shape::copy(&self.device.memory, shape);
+        }
         let at_once = shape::bytes(shape)? <= AT_ONCE_BYTES_MAX;
         self.device.run(stream, Work::Shape(*shape), at_once)
     }

@@ -26,21 +26,18 @@ const RESERVED_HIGH: u32 = 6;
 const USED_CURRENT: u32 = 7;
 const USED_HIGH: u32 = 8;
 
-/// The location is the device.
-fn at_device(location: &CUmemLocation) -> CuResult<()> {
-    match (location.kind, location.id) {
-        (LOCATION_DEVICE, 0) => Ok(()),
-        (LOCATION_DEVICE, _) => Err(CUresult::INVALID_DEVICE),
-        _ => Err(CUresult::INVALID_VALUE),
-    }
-}
-
-fn at_device_0(dev: CUdevice) -> CuResult<()> {
-    if dev == 0 { Ok(()) } else { Err(CUresult::INVALID_DEVICE) }
-}
-
 impl Soft {
-    fn check_properties(&self, prop: &CUmemAllocationProp) -> CuResult<()> {
+    /// The device that a location is.
+    fn at_device(&self, location: &CUmemLocation) -> CuResult<usize> {
+        if location.kind == LOCATION_DEVICE {
+            self.ordinal(location.id)
+        } else {
+            Err(CUresult::INVALID_VALUE)
+        }
+    }
+
+    /// The device of whose memory the properties speak.
+    fn check_properties(&self, prop: &CUmemAllocationProp) -> CuResult<usize> {
         if prop.kind != TYPE_PINNED || prop.win32_handle_meta_data != 0 {
             return Err(CUresult::INVALID_VALUE);
         }
@@ -48,7 +45,7 @@ impl Soft {
             self.warn_once("cuMemCreate: only memory of the device, for this process alone, is supported");
             return Err(CUresult::NOT_SUPPORTED);
         }
-        at_device(&prop.location)
+        self.at_device(&prop.location)
     }
 }
 
@@ -81,11 +78,11 @@ impl Host for Soft {
         prop: &CUmemAllocationProp,
         flags: u64,
     ) -> CuResult<()> {
-        self.check_properties(prop)?;
+        let device = self.check_properties(prop)?;
         if flags != 0 {
             return Err(CUresult::INVALID_VALUE);
         }
-        self.allocations.add(handle, Arc::new(self.device.memory.create(size as u64)?))
+        self.allocations.add(handle, Arc::new(self.device.memory.create(device, size as u64)?))
     }
 
     fn cuMemRelease(&self, _: &mut Thread, handle: CUmemGenericAllocationHandle) -> CuResult<()> {
@@ -127,15 +124,15 @@ impl Host for Soft {
         if desc.is_empty() || desc.len() != count {
             return Err(CUresult::INVALID_VALUE);
         }
-        let mut allowed = 0;
+        let mut allowed = Vec::new();
         for desc in desc {
-            at_device(&desc.location)?;
+            self.at_device(&desc.location)?;
             if !matches!(desc.flags, 0 | ACCESS_READ | ACCESS_READ_WRITE) {
                 return Err(CUresult::INVALID_VALUE);
             }
-            allowed = allowed.max(desc.flags);
+            allowed.push((desc.location.id, desc.flags));
         }
-        self.device.memory.set_access(ptr, size as u64, allowed)
+        self.device.memory.set_access(ptr, size as u64, &allowed)
     }
 
     fn cuMemGetAllocationGranularity(
@@ -153,19 +150,23 @@ impl Host for Soft {
     }
 
     fn cuMemGetAccess(&self, _: &mut Thread, location: &CUmemLocation, ptr: CUdeviceptr) -> CuResult<u64> {
-        at_device(location)?;
-        let access = self.device.memory.access_of(ptr)?;
+        self.at_device(location)?;
+        let access = self.device.memory.access_of(ptr, location.id)?;
         u64::try_from(access).map_err(|_| CUresult::UNKNOWN)
     }
 
     fn cuDeviceGetDefaultMemPool(&self, _: &mut Thread, pool: CUmemoryPool, dev: CUdevice) -> CuResult<()> {
-        at_device_0(dev)?;
-        self.pools.add(pool, lock(&self.device_pools).default.clone())
+        let device = self.ordinal(dev)?;
+        let default = lock(&self.device_pools).of(device)?.default.clone();
+        self.pools.add(pool, default)
     }
 
     fn cuDeviceSetMemPool(&self, _: &mut Thread, dev: CUdevice, pool: CUmemoryPool) -> CuResult<()> {
-        at_device_0(dev)?;
-        lock(&self.device_pools).current = self.pools.get(pool)?;
+        let (device, pool) = (self.ordinal(dev)?, self.pools.get(pool)?);
+        if pool.device != device {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        lock(&self.device_pools).of(device)?.current = pool;
         Ok(())
     }
 
@@ -179,8 +180,8 @@ impl Host for Soft {
         if props.handle_types != 0 {
             return Err(CUresult::NOT_SUPPORTED);
         }
-        at_device(&props.location)?;
-        let made = lock(&self.device_pools).create(&self.device.memory, props.max_size);
+        let device = self.at_device(&props.location)?;
+        let made = lock(&self.device_pools).create(&self.device.memory, device, props.max_size);
         let id = made.id;
         self.pools.add(pool, made).inspect_err(|_| self.device.memory.end_pool(id))
     }
@@ -190,11 +191,12 @@ impl Host for Soft {
             return Err(CUresult::INVALID_VALUE);
         }
         let ended = self.pools.remove(pool)?;
-        let mut pools = lock(&self.device_pools);
+        let mut all = lock(&self.device_pools);
+        let pools = all.of(ended.device)?;
         if Arc::ptr_eq(&pools.current, &ended) {
             pools.current = pools.default.clone();
         }
-        drop(pools);
+        drop(all);
         self.device.memory.end_pool(ended.id);
         Ok(())
     }
@@ -248,18 +250,25 @@ impl Host for Soft {
         map: &[CUmemAccessDesc],
         count: usize,
     ) -> CuResult<()> {
-        self.pools.get(pool)?;
+        let pool = self.pools.get(pool)?;
         if map.len() != count {
             return Err(CUresult::INVALID_VALUE);
         }
         for desc in map {
-            at_device(&desc.location)?;
-            // A device's access to its own memory cannot be taken away.
-            if desc.flags != ACCESS_READ_WRITE {
-                return Err(CUresult::INVALID_DEVICE);
+            let own = self.at_device(&desc.location)? == pool.device;
+            match desc.flags {
+                ACCESS_READ_WRITE => {}
+                // A device's access to its own memory cannot be taken away.
+                _ if own => return Err(CUresult::INVALID_DEVICE),
+                0 => {}
+                _ => return Err(CUresult::INVALID_VALUE),
             }
         }
-        Ok(())
+        self.device.memory.change_holds(pool.id, |holds| {
+            for desc in map {
+                holds.access = holds.access.with(desc.location.id, desc.flags);
+            }
+        })
     }
 
     fn cuMemPoolGetAccess(
@@ -268,9 +277,10 @@ impl Host for Soft {
         pool: CUmemoryPool,
         location: &CUmemLocation,
     ) -> CuResult<u32> {
-        self.pools.get(pool)?;
-        at_device(location)?;
-        u32::try_from(ACCESS_READ_WRITE).map_err(|_| CUresult::UNKNOWN)
+        let pool = self.pools.get(pool)?;
+        let own = self.at_device(location)? == pool.device;
+        let by = self.device.memory.holds(pool.id)?.access;
+        u32::try_from(if own { ACCESS_READ_WRITE } else { by.of(location.id) }).map_err(|_| CUresult::UNKNOWN)
     }
 
     fn cuMemAllocAsync(
@@ -281,12 +291,16 @@ impl Host for Soft {
         stream: CUstream,
         avoid: &[u8],
     ) -> CuResult<(CUdeviceptr, u32)> {
-        self.stream(thread, stream)?;
+        let (_, context) = self.stream(thread, stream)?;
         if size == 0 {
             return Err(CUresult::INVALID_VALUE);
         }
-        let id: PoolId =
-            if pool.is_null() { lock(&self.device_pools).current.id } else { self.pools.get(pool)?.id };
+        let id: PoolId = if pool.is_null() {
+            let device = self.device.memory.viewer(context).device;
+            lock(&self.device_pools).of(device)?.current.id
+        } else {
+            self.pools.get(pool)?.id
+        };
         // Memory is there at once, which is early enough for whatever follows in the stream.
         Ok((self.device.memory.allocate_pooled(size as u64, ranges(avoid)?, id)?, 0))
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cuda_api::CuResult;
+use cuda_api::access::DeviceAccess;
 use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
@@ -12,27 +13,16 @@ use crate::lock::{read, write};
 use crate::physical::Physical;
 use crate::space::GRANULE_BYTES;
 
-/// CU_MEM_ACCESS_FLAGS_PROT_READ and …_READWRITE.
-pub(crate) const ACCESS_READ: i32 = 1;
-pub(crate) const ACCESS_READ_WRITE: i32 = 3;
-
 /// Physical memory at an address.
 pub(super) struct Mapping {
     pub(super) len: u64,
-    pub(super) access: i32,
+    /// Whose memory it is.
+    pub(super) device: usize,
+    pub(super) access: DeviceAccess,
     /// It is being taken away: no call finds it, and its addresses are not free yet.
     leaving: bool,
     /// Holds the memory.
     _physical: Arc<Physical>,
-}
-
-impl Mapping {
-    pub(super) fn allows(&self, access: Access) -> bool {
-        match access {
-            Access::Read => matches!(self.access, ACCESS_READ | ACCESS_READ_WRITE),
-            Access::Write => self.access == ACCESS_READ_WRITE,
-        }
-    }
 }
 
 impl Map {
@@ -45,8 +35,10 @@ impl Map {
     pub(super) fn check_mappings(&self, start: u64, end: u64, access: Access) -> CuResult<()> {
         let mut at = start;
         while at < end {
-            let (base, mapping) =
-                self.mapping(at).filter(|(_, m)| m.allows(access)).ok_or(CUresult::INVALID_VALUE)?;
+            let (base, mapping) = self
+                .mapping(at)
+                .filter(|(_, m)| m.access.allows_any(access))
+                .ok_or(CUresult::INVALID_VALUE)?;
             at = base.saturating_add(mapping.len);
         }
         Ok(())
@@ -81,17 +73,17 @@ impl Map {
 }
 
 impl Memory {
-    /// Physical memory of whole granules.
-    pub(crate) fn create(&self, len: u64) -> CuResult<Physical> {
+    /// Physical memory of a device, of whole granules.
+    pub(crate) fn create(&self, device: usize, len: u64) -> CuResult<Physical> {
         if len == 0 || !len.is_multiple_of(GRANULE_BYTES) {
             return Err(CUresult::INVALID_VALUE);
         }
-        self.make_room(len);
-        let map = write(&self.map);
-        if map.space.room() < len {
+        self.make_room(device, len);
+        let mut map = write(&self.map);
+        if map.room(device) < len {
             return Err(CUresult::OUT_OF_MEMORY);
         }
-        Physical::new(len, map.space.elsewhere()).map_err(|error| {
+        Physical::new(device, len, map.space(device)?.elsewhere()).map_err(|error| {
             log::warn!("no physical memory of {len} bytes: {error}");
             CUresult::OUT_OF_MEMORY
         })
@@ -107,8 +99,9 @@ impl Memory {
         if map.reserved.len() >= ALLOCATIONS_MAX {
             return Err(CUresult::OUT_OF_MEMORY);
         }
-        let start =
-            map.space.reserve(len, align.max(GRANULE_BYTES), &avoid).ok_or(CUresult::OUT_OF_MEMORY)?;
+        // Addresses are no device's: any of them has some.
+        let start = map.spaces.iter_mut().find_map(|s| s.reserve(len, align.max(GRANULE_BYTES), &avoid));
+        let start = start.ok_or(CUresult::OUT_OF_MEMORY)?;
         map.reserved.insert(start, len);
         Ok(start)
     }
@@ -121,7 +114,9 @@ impl Memory {
             return Err(CUresult::INVALID_VALUE);
         }
         map.reserved.remove(&start);
-        map.space.unreserve(start..end);
+        if let Some(space) = map.spaces.iter_mut().find(|space| space.holds(start)) {
+            space.unreserve(start..end);
+        }
         Ok(())
     }
 
@@ -148,7 +143,8 @@ impl Memory {
             log::warn!("cannot map {len} bytes: {error}");
             CUresult::OUT_OF_MEMORY
         })?;
-        map.mappings.insert(start, Mapping { len, access: 0, leaving: false, _physical: physical });
+        let (device, access) = (physical.device(), DeviceAccess::NONE);
+        map.mappings.insert(start, Mapping { len, device, access, leaving: false, _physical: physical });
         Ok(())
     }
 
@@ -161,7 +157,7 @@ impl Memory {
                 return Ok(());
             }
             for (_, mapping) in map.mappings.range_mut(range.clone()) {
-                (mapping.access, mapping.leaving) = (0, true);
+                (mapping.access, mapping.leaving) = (DeviceAccess::NONE, true);
             }
             range
         };
@@ -174,19 +170,22 @@ impl Memory {
         Ok(())
     }
 
-    /// Says how mappings may be accessed.
-    pub(crate) fn set_access(&self, start: u64, len: u64, access: i32) -> CuResult<()> {
+    /// Says how devices may access mappings: pairs of a device and its flags.
+    pub(crate) fn set_access(&self, start: u64, len: u64, access: &[(i32, i32)]) -> CuResult<()> {
         let mut map = write(&self.map);
         let range = map.whole_mappings(start, len)?;
         for (_, mapping) in map.mappings.range_mut(range) {
-            mapping.access = access;
+            for (device, flags) in access {
+                mapping.access = mapping.access.with(*device, *flags);
+            }
         }
         Ok(())
     }
 
-    /// How a mapped address may be accessed.
-    pub(crate) fn access_of(&self, address: u64) -> CuResult<i32> {
+    /// How a device may access a mapped address.
+    pub(crate) fn access_of(&self, address: u64, device: i32) -> CuResult<i32> {
         let map = read(&self.map);
-        map.mapping(address).filter(|(_, m)| !m.leaving).map(|(_, m)| m.access).ok_or(CUresult::INVALID_VALUE)
+        let mapping = map.mapping(address).filter(|(_, m)| !m.leaving);
+        mapping.map(|(_, m)| m.access.of(device)).ok_or(CUresult::INVALID_VALUE)
     }
 }

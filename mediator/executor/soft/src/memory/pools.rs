@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use cuda_api::CuResult;
+use cuda_api::access::DeviceAccess;
+use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
 use super::{Allocation, Map, Memory, Purpose};
@@ -17,6 +19,10 @@ pub(crate) struct PoolId(pub(crate) u64);
 /// What a pool holds and held. Bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Holds {
+    /// Whose memory it gives.
+    pub(crate) device: usize,
+    /// How other devices may access it.
+    pub(crate) access: DeviceAccess,
     /// How much it keeps for allocations to come.
     pub(crate) threshold: u64,
     /// How much it may have, 0 for no limit.
@@ -41,6 +47,17 @@ pub(super) struct Pools {
 }
 
 impl Pools {
+    /// The device of a pool.
+    pub(super) fn device(&self, pool: PoolId) -> CuResult<usize> {
+        self.holds.get(&pool).map(|holds| holds.device).ok_or(CUresult::INVALID_VALUE)
+    }
+
+    /// Kernels of another device may write its memory, or read it: a pool gives both or nothing.
+    pub(super) fn allows(&self, pool: PoolId, device: usize) -> bool {
+        let by = self.holds.get(&pool).map_or(DeviceAccess::NONE, |holds| holds.access);
+        by.allows(super::device_number(device), Access::Read)
+    }
+
     fn took(&mut self, pool: PoolId, len: u64, fresh: bool) {
         if let Some(holds) = self.holds.get_mut(&pool) {
             holds.used = holds.used.saturating_add(len);
@@ -78,9 +95,9 @@ impl Map {
 }
 
 impl Memory {
-    /// A new pool.
-    pub(crate) fn add_pool(&self, pool: PoolId, most: u64) {
-        write(&self.map).pools.holds.insert(pool, Holds { most, ..Holds::default() });
+    /// A new pool of a device's memory.
+    pub(crate) fn add_pool(&self, pool: PoolId, device: usize, most: u64) {
+        write(&self.map).pools.holds.insert(pool, Holds { device, most, ..Holds::default() });
     }
 
     /// A pool is ended: what it keeps goes, and later what is still allocated from it.
@@ -163,9 +180,9 @@ impl Memory {
         self.give_back(gone);
     }
 
-    /// Pools give back what they keep if there is less room than this otherwise.
-    pub(super) fn make_room(&self, len: u64) {
-        if read(&self.map).space.room() < len {
+    /// Pools give back what they keep if a device has less room than this otherwise.
+    pub(super) fn make_room(&self, device: usize, len: u64) {
+        if read(&self.map).room(device) < len {
             self.trim(None, Some(0));
         }
     }

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use super::*;
 
+const FIRST: Viewer = Viewer { context: 1, device: 0 };
+
 #[test]
 fn memory_goes_only_after_whoever_found_it() {
     let memory = Memory::new(64 << 20).unwrap();
@@ -27,7 +29,7 @@ fn memory_goes_only_after_whoever_found_it() {
         drop(access);
     });
     assert!(freed.load(Ordering::SeqCst));
-    assert_eq!(memory.info(), (64 << 20, 64 << 20));
+    assert_eq!(memory.info(0), (64 << 20, 64 << 20));
 }
 
 #[test]
@@ -43,7 +45,7 @@ fn a_region_waits_for_those_who_touched_it_only() {
     let asked = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let access = memory.access();
-        assert_eq!(access.find(0x10_2000).unwrap().start, 0x10_0000);
+        assert_eq!(access.find(0x10_2000, FIRST).unwrap().start, 0x10_0000);
         let going = scope.spawn(|| {
             memory.region_unmapping(0x10_0000, 0x4000, || asked.store(true, Ordering::SeqCst));
         });
@@ -51,7 +53,7 @@ fn a_region_waits_for_those_who_touched_it_only() {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(!going.is_finished());
-        assert!(access.find(0x10_2000).is_none());
+        assert!(access.find(0x10_2000, FIRST).is_none());
         drop(access);
         going.join().unwrap();
     });
@@ -73,4 +75,34 @@ fn parts_of_regions_come_and_go() {
     assert_eq!(memory.check(0x10_2fff, 2, Access::Write), Err(CUresult::INVALID_VALUE));
     memory.region_mapped(u64::MAX - 10, 100, true);
     assert_eq!(memory.register(u64::MAX - 10, 5, false), Err(CUresult::INVALID_VALUE));
+}
+
+#[test]
+fn another_device_s_memory_is_reached_only_where_that_was_enabled() {
+    let memory = Memory::of_devices(64 << 20, 2).unwrap();
+    memory.add_context(1, 0);
+    memory.add_context(2, 1);
+    let second = Viewer { context: 2, device: 1 };
+    assert_eq!(memory.viewer(2), second);
+    let start = memory.allocate(4 << 20, Vec::new(), 2, Purpose::Memory).unwrap();
+    assert_eq!(memory.info(0), (64 << 20, 64 << 20), "it is the second device's");
+    assert!(memory.info(1).0 < 64 << 20);
+    let sees = |viewer| memory.access().find(start, viewer).is_some();
+    assert!(sees(second) && !sees(FIRST));
+    assert_eq!(memory.reach(start, FIRST), Ok((0, 1)));
+    memory.set_peer(1, 2, true).unwrap();
+    assert_eq!(memory.set_peer(1, 2, true), Err(CUresult::PEER_ACCESS_ALREADY_ENABLED));
+    assert!(sees(FIRST));
+    assert_eq!(memory.reach(start, FIRST), Ok((ACCESS_READ_WRITE, 1)));
+    memory.set_peer(1, 2, false).unwrap();
+    assert_eq!(memory.set_peer(1, 2, false), Err(CUresult::PEER_ACCESS_NOT_ENABLED));
+    assert!(!sees(FIRST));
+    memory.set_peer(1, 2, true).unwrap();
+    memory.free_context(2);
+    assert_eq!(memory.info(1), (64 << 20, 64 << 20));
+    assert_eq!(
+        memory.set_peer(1, 2, false),
+        Err(CUresult::PEER_ACCESS_NOT_ENABLED),
+        "it went with the context"
+    );
 }
