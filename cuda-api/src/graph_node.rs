@@ -258,7 +258,8 @@ impl MemsetNode {
 /// A node's parameters as they travel. Handles are the guest's names; a kernel's parameters travel beside it, as one buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
-    /// A kernel; `func` or `kern` names it.
+    /// A kernel; `func` or `kern` names it. `extra` is how many bytes of its parameters were given as one buffer; 0: they came one by
+    /// one.
     Kernel(KernelNode),
     /// A copy.
     Memcpy(MemcpyNode),

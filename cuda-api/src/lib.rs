@@ -8,7 +8,7 @@
 //! business, carrying a call out is the `Host` traits'.
 //!
 //! Invariants
-//! - A wire id is never reused; `wire.lock` lists every id that ever travelled, and a test compares.
+//! - A wire id is never reused; `wire.lock` lists every id that ever travelled, also those of rows that have gone, and a test compares.
 //! - Both sides have the same rows: [`fingerprint`] is exchanged when a session opens, and any difference refuses it.
 //! - A frame is decoded from a private copy, completely: a byte too few or too many is [`Malformed`].
 //! - A handle reaches the wire only after the guest found it live, and an executor only through its own table.

@@ -1,5 +1,6 @@
 //! Every exported name with its row, the lock of wire ids, and sample values for tests over all rows.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use crate::types::*;
@@ -32,19 +33,69 @@ pub fn exports() -> Vec<Export> {
         .collect()
 }
 
-/// The lock file's text for the table as it is: a line `id name shape-hash` for every row that travels. A line never changes its
-/// id or name, and none is ever taken out: an id means one call for all time.
-pub fn lock_text() -> String {
-    let mut rows: Vec<&CallInfo> = crate::all_calls()
-        .filter(|r| matches!(r.class, Class::Posted | Class::Sync) && r.over.is_none())
+/// What the lock says in place of a shape of an id that no row has any more.
+const RETIRED: &str = "retired";
+
+/// The lock file's text for the table as it is, from the text that it had: a line `id name shape-hash` for every row that travels, and a
+/// line `id name retired` for every one that did. A line never changes its id or name, and none is ever taken out: an id means one call
+/// for all time.
+///
+/// # Errors
+/// A row takes an id that another call has had, or one of a call that has had another shape; or a line is none of the lock's.
+pub fn lock_text(before: &str) -> Result<String, String> {
+    let rows: Vec<Locked> = crate::all_calls()
+        .map(|row| {
+            let travels = matches!(row.class, Class::Posted | Class::Sync) && row.over.is_none();
+            let shape = travels.then(|| {
+                let hash = blake3::hash(row.shape.as_bytes()).to_hex();
+                hash.get(..16).unwrap_or_default().to_owned()
+            });
+            Locked { id: row.id, name: row.name.to_owned(), shape }
+        })
         .collect();
-    rows.sort_by_key(|r| r.id);
-    let mut text = String::new();
-    for row in rows {
-        let hash = blake3::hash(row.shape.as_bytes()).to_hex();
-        text.push_str(&format!("{:#06x} {} {}\n", row.id, row.name, &hash[..16]));
+    renew_lock(before, &rows)
+}
+
+/// A row as the lock knows it.
+struct Locked {
+    id: u32,
+    name: String,
+    /// None: it does not travel.
+    shape: Option<String>,
+}
+
+fn renew_lock(before: &str, rows: &[Locked]) -> Result<String, String> {
+    let mut lines = BTreeMap::new();
+    for line in before.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [id, name, shape] = words[..] else { return Err(format!("no line of the lock: {line}")) };
+        let number = id.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let number = number.ok_or_else(|| format!("no id: {line}"))?;
+        let row = rows.iter().find(|row| row.id == number);
+        let fault = match row {
+            None => None,
+            Some(_) if shape == RETIRED => Some("is retired".to_owned()),
+            Some(row) if row.name != name => Some(format!("is {name}'s")),
+            Some(row) if row.shape.as_deref() != Some(shape) => Some("had another shape".to_owned()),
+            Some(_) => None,
+        };
+        if let (Some(row), Some(fault)) = (row, fault) {
+            return Err(format!(
+                "{}: the id {id} {fault}: give the call an id that was never used",
+                row.name
+            ));
+        }
+        let shape = if row.is_some() { shape } else { RETIRED };
+        if lines.insert(number, format!("{id} {name} {shape}\n")).is_some() {
+            return Err(format!("twice in the lock: {id}"));
+        }
     }
-    text
+    for row in rows {
+        if let Some(shape) = &row.shape {
+            lines.insert(row.id, format!("{:#06x} {} {shape}\n", row.id, row.name));
+        }
+    }
+    Ok(lines.into_values().collect())
 }
 
 /// A value for tests, from a seed; different seeds give different values where the type has several.
@@ -179,3 +230,54 @@ macro_rules! tuple_samples {
     )+ };
 }
 tuple_samples! { (A) (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) (A, B, C, D, E, F) (A, B, C, D, E, F, G) (A, B, C, D, E, F, G, H) }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Locked, renew_lock};
+
+    fn row(id: u32, name: &str, shape: Option<&str>) -> Locked {
+        Locked { id, name: name.to_owned(), shape: shape.map(str::to_owned) }
+    }
+
+    #[test]
+    fn an_id_that_no_row_has_any_more_is_retired_and_stays() {
+        let first =
+            renew_lock("", &[row(1, "cuA", Some("aa")), row(2, "cuB", Some("bb")), row(3, "cuLocal", None)]);
+        assert_eq!(first.as_deref(), Ok("0x0001 cuA aa\n0x0002 cuB bb\n"));
+        let second =
+            renew_lock(&first.unwrap(), &[row(2, "cuB", Some("bb")), row(4, "cuA", Some("cc"))]).unwrap();
+        assert_eq!(second, "0x0001 cuA retired\n0x0002 cuB bb\n0x0004 cuA cc\n");
+        assert_eq!(renew_lock(&second, &[row(2, "cuB", Some("bb")), row(4, "cuA", Some("cc"))]), Ok(second));
+    }
+
+    #[test]
+    fn an_id_is_one_call_s_for_all_time() {
+        let lock = "0x0001 cuA retired\n0x0002 cuB bb\n";
+        for (what, rows) in [
+            ("retired", row(1, "cuC", Some("cc"))),
+            ("retired", row(1, "cuA", Some("aa"))),
+            // Also where it would not travel: it is not to come back by that way.
+            ("retired", row(1, "cuC", None)),
+            ("cuB's", row(2, "cuC", Some("bb"))),
+            ("another shape", row(2, "cuB", Some("b2"))),
+            ("another shape", row(2, "cuB", None)),
+        ] {
+            let refused = renew_lock(lock, &[rows]).unwrap_err();
+            assert!(refused.contains(what), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_lock_is_refused() {
+        for text in [
+            "0x0001 cuA\n",
+            "1 cuA aa\n",
+            "0xzz cuA aa\n",
+            "0x0001 cuA aa b\n",
+            "0x0001 cuA aa\n0x0001 cuA aa\n",
+        ] {
+            assert!(renew_lock(text, &[]).is_err(), "{text}");
+        }
+    }
+}

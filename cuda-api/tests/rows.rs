@@ -93,13 +93,13 @@ fn the_exported_names_are_driver_580s() {
 #[test]
 fn locked_ids_stay() {
     let lock = include_str!("../wire.lock");
-    let now: HashMap<&str, &str> =
-        Box::leak(lock_text().into_boxed_str()).lines().map(|l| (l.split(' ').next().unwrap(), l)).collect();
-    for line in lock.lines() {
-        let id = line.split(' ').next().unwrap();
-        assert_eq!(now.get(id), Some(&line), "a locked row has changed or gone: give the new shape a new id");
+    let now = lock_text(lock).unwrap_or_else(|refused| panic!("{refused}"));
+    assert_eq!(lock, now, "new rows, or some that have gone: run `cargo xtask calls --write`");
+    // Rows of these ids have gone, and were known to libraries that are out there.
+    for retired in ["0x0b02", "0x0b11", "0x0c03", "0x0c04", "0x0c05", "0x0c06", "0x0c07", "0x0c08"] {
+        let line = lock.lines().find(|line| line.starts_with(retired));
+        assert!(line.is_some_and(|line| line.ends_with(" retired")), "{retired}: {line:?}");
     }
-    assert_eq!(lock, lock_text(), "new rows: run `cargo xtask calls --write`");
 }
 
 #[test]

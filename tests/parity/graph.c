@@ -482,8 +482,6 @@ CASE(cuGraphKernelNodeSetAttribute)
     R(cuGraphKernelNodeCopyAttributes(empty, a));
     R(cuGraphKernelNodeGetAttribute(empty, CU_LAUNCH_ATTRIBUTE_PRIORITY, &v));
     R(cuGraphKernelNodeGetAttribute(a, (CUkernelNodeAttrID)99, &v));
-    R(cuGraphKernelNodeGetAttribute(a, CU_LAUNCH_ATTRIBUTE_PRIORITY, 0));
-    R(cuGraphKernelNodeSetAttribute(a, CU_LAUNCH_ATTRIBUTE_PRIORITY, 0));
     R(cuGraphDestroy(g));
     R(cuMemFree(data));
 }

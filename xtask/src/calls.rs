@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use cuda_api::Class;
 use cuda_api::rows::{Export, exports, lock_text};
@@ -15,7 +15,7 @@ pub(crate) struct Calls {
     /// A list of {name, class, id, custom} on standard output
     #[arg(long)]
     json: bool,
-    /// Write docs/calls.md and cuda-api/wire.lock
+    /// Write docs/calls.md and cuda-api/wire.lock, which keeps the ids of rows that have gone: no row gets them again
     #[arg(long)]
     write: bool,
     /// Only this class: local, posted, sync or refused
@@ -25,9 +25,12 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        let lock = harness::repository().join("cuda-api/wire.lock");
+        let before =
+            std::fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
+        let lock_text = lock_text(&before).map_err(|refused| anyhow!("{refused}"))?;
         if self.write {
-            for (path, text) in [("docs/calls.md", page()), ("cuda-api/wire.lock", lock_text())] {
-                let path = harness::repository().join(path);
+            for (path, text) in [(harness::repository().join("docs/calls.md"), page()), (lock, lock_text)] {
                 std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
                 harness::progress::step(format_args!("wrote {}", path.display()));
             }

@@ -6,9 +6,9 @@ cuda_api_macros::calls! { graph;
     /// Begins to capture a stream.
     0x0b01 sync custom "guest-driver/libcuda/src/capture.rs" ptsz fn cuStreamBeginCapture_v2(hStream: CUstream, mode: u32)
         wire (stream: CUstream, mode: u32);
-    /// Ends a capture; the guest names the graph.
-    0x0b02 sync custom "guest-driver/libcuda/src/capture.rs" ptsz fn cuStreamEndCapture(hStream: CUstream, phGraph: *mut CUgraph)
-        wire (stream: CUstream, graph: CUgraph);
+    /// Ends a capture.
+    0x0b0d sync custom "guest-driver/libcuda/src/capture.rs" over vgpuStreamEndCapture ptsz
+        fn cuStreamEndCapture(hStream: CUstream, phGraph: *mut CUgraph);
     /// A capture's state.
     0x0b03 sync custom "guest-driver/libcuda/src/capture.rs" ptsz
         fn cuStreamGetCaptureInfo_v3(hStream: CUstream, captureStatus_out: *mut u32, id_out: *mut u64, graph_out: *mut CUgraph,
@@ -66,7 +66,9 @@ cuda_api_macros::calls! { graph;
     /// Copies a graph; the guest names the copy.
     0x0b17 sync fn cuGraphClone(new phGraphClone: CUgraph, handle originalGraph: CUgraph);
     /// A node's copy in a copied graph.
-    0x0b18 sync fn cuGraphNodeFindInClone(out phNode: CUgraphNode, hOriginalNode: CUgraphNode, handle hClonedGraph: CUgraph);
+    0x0b0e sync custom "guest-driver/libcuda/src/graph.rs"
+        fn cuGraphNodeFindInClone(phNode: *mut CUgraphNode, hOriginalNode: CUgraphNode, hClonedGraph: CUgraph)
+        wire (hOriginalNode: CUgraphNode, hClonedGraph: CUgraph) -> (phNode: CUgraphNode);
     /// Takes a node out of its graph.
     0x0b19 sync fn cuGraphDestroyNode(hNode: CUgraphNode);
     /// What a node does.

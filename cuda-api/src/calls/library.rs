@@ -29,7 +29,8 @@ cuda_api_macros::calls! { library;
         fn cuLibraryGetGlobal(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const core::ffi::c_char)
         wire (library: CUlibrary, cstr name) -> (dptr: CUdeviceptr, len: usize, managed: bool);
     /// How many kernels a library has.
-    0x0a07 sync fn cuLibraryGetKernelCount(out count: u32, handle lib: CUlibrary);
+    0x0a1a sync custom "guest-driver/libcuda/src/library.rs" fn cuLibraryGetKernelCount(count: *mut u32, lib: CUlibrary)
+        wire (lib: CUlibrary) -> (count: u32);
     /// A kernel's function in the current context.
     0x0a10 sync custom "guest-driver/libcuda/src/library.rs" fn cuKernelGetFunction(pFunc: *mut CUfunction, kernel: CUkernel)
         wire (function: CUfunction, kernel: CUkernel);
@@ -55,10 +56,10 @@ cuda_api_macros::calls! { library;
         wire (library: CUlibrary, first: u32) -> (names: Vec<u8>);
     /// A variable that host and device share. It lies where the host's driver puts it; the guest has a copy there, which is brought into
     /// line by the calls below.
-    0x0a1a sync custom "guest-driver/libcuda/src/library.rs"
+    0x0a1b sync custom "guest-driver/libcuda/src/library.rs"
         fn cuLibraryGetManaged(dptr: *mut CUdeviceptr, bytes: *mut usize, library: CUlibrary, name: *const core::ffi::c_char)
         wire (library: CUlibrary, cstr name) -> (dptr: CUdeviceptr, len: usize);
-
-    // Refused: functions that host and device share.
-    0x0a81 refused "no device here shares function pointers with the host (device attribute 129)" fn cuLibraryGetUnifiedFunction;
+    /// A function that host and device share: there is none, as no device here shares function pointers (device attribute 129).
+    0x0a1c local "guest-driver/libcuda/src/library.rs"
+        fn cuLibraryGetUnifiedFunction(fptr: *mut *mut core::ffi::c_void, library: CUlibrary, symbol: *const core::ffi::c_char);
 }

@@ -11,7 +11,6 @@ cuda_api_macros::calls! { virtual_memory;
     /// Gives addresses back.
     0x0c02 sync custom "guest-driver/libcuda/src/virtual_memory.rs" fn cuMemAddressFree(ptr: CUdeviceptr, size: usize)
         wire (ptr: CUdeviceptr, size: usize);
-    // 0x0c03 to 0x0c08 were these rows while the guest did not know what is mapped.
     /// Allocates physical memory; the guest names it. The device is the host's ordinal in the frame, as in all rows here.
     0x0c20 sync may_block custom "guest-driver/libcuda/src/virtual_memory.rs"
         fn cuMemCreate(handle: *mut CUmemGenericAllocationHandle, size: usize, prop: *const CUmemAllocationProp, flags: u64)

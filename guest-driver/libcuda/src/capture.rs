@@ -20,6 +20,7 @@ use crate::thread;
 static CAPTURES: AtomicU32 = AtomicU32::new(0);
 
 const CAPTURE_STATUS_NONE: u32 = 0;
+const CAPTURE_STATUS_ACTIVE: u32 = 1;
 
 /// Some stream of the process may be being captured.
 pub fn any() -> bool {
@@ -95,7 +96,6 @@ pub unsafe fn cuStreamBeginCaptureToGraph(
 pub unsafe fn cuStreamEndCapture(stream: CUstream, to: *mut CUgraph) -> CUresult {
     finish((|| {
         check_stream(stream)?;
-        not_null(to)?;
         let process = initialised()?;
         let proposed: CUgraph =
             process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
@@ -110,6 +110,14 @@ pub unsafe fn cuStreamEndCapture(stream: CUstream, to: *mut CUgraph) -> CUresult
         }
         if outcome != Ok(proposed) {
             process.objects.remove_plain(proposed);
+        }
+        if to.is_null() {
+            // The capture has ended all the same, and nobody can name a graph that has not been named before.
+            if outcome == Ok(proposed) {
+                process.objects.remove_plain(proposed);
+                gate::call::<row::cuGraphDestroy>((proposed,))?;
+            }
+            return outcome.map(|_| ());
         }
         // SAFETY: not NULL; room for a handle by CUDA's contract, which is NULL where the capture came to nothing.
         unsafe { to.write(*outcome.as_ref().unwrap_or(&CUgraph::NULL)) };
@@ -153,19 +161,25 @@ unsafe fn capture_info(stream: CUstream, out: &CaptureOut) -> CuResult<()> {
         }
         outcome?
     };
+    let is_active = info.status == CAPTURE_STATUS_ACTIVE;
+    if is_active && out.dependencies.is_null() && !out.edges.is_null() {
+        return Err(CUresult::INVALID_VALUE);
+    }
     if !out.dependencies.is_null() && out.edges.is_null() && edges.iter().any(|edge| *edge != 0) {
         return Err(CUresult::LOSSY_QUERY);
     }
     let listed = nodes.len();
     let (node_list, edge_list) = thread::with(|t| {
         t.capture_lists = [nodes, edges];
-        (t.capture_lists[0].as_ptr(), t.capture_lists[1].as_ptr())
+        // NULL where there is nothing.
+        let first = |list: &Vec<u64>| if list.is_empty() { std::ptr::null() } else { list.as_ptr() };
+        (first(&t.capture_lists[0]), first(&t.capture_lists[1]))
     })
     .ok_or(CUresult::NOT_PERMITTED)?;
     // SAFETY: each is written only where the caller gave room for it.
     unsafe {
         out.status.write(info.status);
-        if info.status == CAPTURE_STATUS_NONE {
+        if !is_active {
             return Ok(());
         }
         if !out.id.is_null() {
@@ -291,10 +305,11 @@ pub unsafe fn cuGraphExecUpdate_v2(
         let process = initialised()?;
         process.objects.check(exec)?;
         process.objects.check(graph)?;
-        not_null(info)?;
         let (result, told) = gate::call::<row::cuGraphExecUpdate_v2>((exec, graph))?;
-        // SAFETY: not NULL; room by CUDA's contract.
-        unsafe { info.write(told) };
+        if !info.is_null() {
+            // SAFETY: not NULL; room by CUDA's contract.
+            unsafe { info.write(told) };
+        }
         if result == 0 { Ok(()) } else { Err(CUresult(result)) }
     })())
 }

@@ -77,7 +77,7 @@ pub unsafe fn cuLibraryEnumerateKernels(to: *mut CUkernel, count: u32, library: 
         let process = initialised()?;
         process.alive()?;
         not_null(to)?;
-        process.objects.check(library)?;
+        let count = count.min(crate::library::kernel_count(process, library)?);
         let page = |first| gate::call::<library::row::cuLibraryEnumerateKernels>((library, first));
         for_each_name(count, page, |i, name| {
             let kernel = crate::library::kernel_named(process, library, name)?;

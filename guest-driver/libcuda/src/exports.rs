@@ -46,17 +46,21 @@ impl<T> PerThread for *mut T {
     }
 }
 
-/// Runs an entry point's body so that nothing unwinds into C.
+/// Runs an entry point's body so that nothing unwinds into C, and has the log tell of an error.
 #[inline]
-fn guarded(body: impl FnOnce() -> CUresult) -> CUresult {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(CUresult::UNKNOWN)
+fn guarded(name: &'static str, body: impl FnOnce() -> CUresult) -> CUresult {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(CUresult::UNKNOWN);
+    if result != CUresult::SUCCESS {
+        crate::logs::returned(name, result);
+    }
+    result
 }
 
 /// Runs the body of a call that travels. An error of an earlier posted call of this thread comes out here, once, before
 /// the call has done anything: what it names is as it was.
 #[inline]
-fn travelling(body: impl FnOnce() -> CUresult) -> CUresult {
-    guarded(|| crate::gate::deferred_error().err().unwrap_or_else(body))
+fn travelling(name: &'static str, body: impl FnOnce() -> CUresult) -> CUresult {
+    guarded(name, || crate::gate::deferred_error().err().unwrap_or_else(body))
 }
 
 #[cold]
@@ -65,6 +69,7 @@ fn refuse(name: &'static str) -> CUresult {
         let row = cuda_api::all_calls().find(|c| c.name == name || c.aliases.iter().any(|(a, _)| *a == name));
         format!("{name} is not supported: {}", row.and_then(|r| r.reason).unwrap_or("refused"))
     });
+    crate::logs::returned(name, CUresult::NOT_SUPPORTED);
     CUresult::NOT_SUPPORTED
 }
 
@@ -96,7 +101,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the stub's own.
-            travelling(|| unsafe { cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg),*) })
+            travelling(stringify!($export), || unsafe { cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg),*) })
         }
     };
     (@one generic perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
@@ -104,7 +109,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: as for the plain function.
-            travelling(|| crate::thread::per_thread_default(|| unsafe {
+            travelling(stringify!($export), || crate::thread::per_thread_default(|| unsafe {
                 cuda_api::calls::$chapter::guest::$row(&crate::gate::Gate, $($arg.per_thread()),*)
             }))
         }
@@ -114,7 +119,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
-            travelling(|| unsafe { crate::exports::custom::$row($($arg),*) })
+            travelling(stringify!($export), || unsafe { crate::exports::custom::$row($($arg),*) })
         }
     };
     (@one custom perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
@@ -122,7 +127,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: as for the plain function.
-            travelling(|| crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
+            travelling(stringify!($export), || crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
         }
     };
     (@one local plain $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
@@ -130,7 +135,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: the caller keeps to CUDA's contract for this function, which is the hand-written half's own.
-            guarded(|| unsafe { crate::exports::custom::$row($($arg),*) })
+            guarded(stringify!($export), || unsafe { crate::exports::custom::$row($($arg),*) })
         }
     };
     (@one local perthread $chapter:ident $export:ident = $row:ident ($($arg:ident: $ty:ty),*)) => {
@@ -138,7 +143,7 @@ macro_rules! export {
         pub unsafe extern "C" fn $export($($arg: $ty),*) -> CUresult {
             distinct!($export);
             // SAFETY: as for the plain function.
-            guarded(|| crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
+            guarded(stringify!($export), || crate::thread::per_thread_default(|| unsafe { crate::exports::custom::$row($($arg.per_thread()),*) }))
         }
     };
     (@one refused $thread:ident $chapter:ident $export:ident = $row:ident ()) => {

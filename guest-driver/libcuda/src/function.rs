@@ -394,8 +394,38 @@ pub unsafe fn lay_out(
 
 /// CU_LAUNCH_PARAM_END, _BUFFER_POINTER, _BUFFER_SIZE.
 const PARAM_END: usize = 0;
-const PARAM_BUFFER_POINTER: usize = 1;
-const PARAM_BUFFER_SIZE: usize = 2;
+/// The value is where the buffer is.
+pub const PARAM_BUFFER_POINTER: usize = 1;
+/// The value points to its size.
+pub const PARAM_BUFFER_SIZE: usize = 2;
+
+/// What a graph's node gets for parameters: as for a launch, but what does not fit is a wrong value, a list without a buffer is none, and
+/// a list that names a buffer has to name all of it. Answers how many bytes were given as one buffer; 0: they came one by one.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE, or as for [`lay_out`].
+///
+/// # Safety
+/// As for [`lay_out`].
+pub unsafe fn lay_out_node(
+    buffer: &mut Vec<u8>,
+    record: &FunctionRecord,
+    params: *const *const u8,
+    extra: *const *const u8,
+) -> CuResult<usize> {
+    // SAFETY: this function's contract: a list has its end key at least.
+    if extra.is_null() || unsafe { extra.read() } as usize == PARAM_END {
+        // SAFETY: this function's contract is the callee's.
+        return unsafe { lay_out(buffer, record, params, std::ptr::null()) }.map(|()| 0);
+    }
+    // SAFETY: this function's contract is the callee's.
+    let (from, size) = unsafe { parse_extra(extra) }?;
+    if from.is_null() || size == 0 || size > record.param_bytes {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    // SAFETY: this function's contract is the callee's.
+    unsafe { lay_out(buffer, record, params, extra) }.map(|()| size)
+}
 
 /// # Safety
 /// `extra` is a list of pairs as cuLaunchKernel documents it.
@@ -475,6 +505,39 @@ mod tests {
         // SAFETY: a well-formed list over live data.
         unsafe { lay_out(&mut buffer, &record(), std::ptr::null(), extra.as_ptr()) }.unwrap();
         assert_eq!((&buffer[..5], &buffer[5..]), (&[5; 5][..], &[0; 19][..]));
+    }
+
+    #[test]
+    fn a_node_s_parameters_are_told_apart_by_how_they_came() {
+        let (data, params) = ([5u8; 32], [0u64; 3]);
+        let pointers: Vec<*const u8> = params.iter().map(|param| std::ptr::from_ref(param).cast()).collect();
+        let mut buffer = Vec::new();
+        let mut given = |size: usize, extra: &[*const u8], one_by_one: bool| {
+            let size_at: *const u8 = (&raw const size).cast();
+            let list: Vec<_> = extra.iter().map(|at| if *at == key(9) { size_at } else { *at }).collect();
+            let params = if one_by_one { pointers.as_ptr() } else { std::ptr::null() };
+            // SAFETY: a list with its end key, over live data; three live parameters.
+            unsafe { lay_out_node(&mut buffer, &record(), params, list.as_ptr()) }
+        };
+        let (end, at) = (key(0), data.as_ptr());
+        // Key 9 stands for where the size is.
+        let (whole, turned) = ([key(1), at, key(2), key(9), end], [key(2), key(9), key(1), at, end]);
+        assert_eq!(given(24, &whole, false), Ok(24));
+        assert_eq!(given(24, &turned, false), Ok(24));
+        assert_eq!(given(8, &whole, false), Ok(8));
+        assert_eq!(given(24, &[end], true), Ok(0));
+        let bad = Err(CUresult::INVALID_VALUE);
+        for (size, extra, one_by_one) in [
+            (24, &whole[..], true),
+            (25, &whole, false),
+            (0, &whole, false),
+            (24, &[key(1), at, end], false),
+            (24, &[key(2), key(9), end], false),
+            (24, &[key(7), at, end], false),
+            (24, &[end], false),
+        ] {
+            assert_eq!(given(size, extra, one_by_one), bad, "{size} {} {one_by_one}", extra.len());
+        }
     }
 
     #[test]

@@ -31,6 +31,15 @@ pub fn allocates() {
     ALLOCATES.store(true, Ordering::Relaxed);
 }
 
+/// Users of an executable graph ([`crate::objects::Table::claim`]): nobody in particular, but a launch that has gone well, or not.
+const PROVEN: u32 = 1;
+const UNPROVEN: u32 = 2;
+
+/// The next launch of an executable graph waits for its answer.
+pub fn unproven(process: &Process, exec: CUgraphExec) {
+    process.objects.graph_execs.claim(exec.0, UNPROVEN);
+}
+
 /// cuGraphLaunch. The first launch of each graph waits for its answer: the driver looks at some parameters only then.
 pub unsafe fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult {
     finish((|| {
@@ -38,11 +47,11 @@ pub unsafe fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult {
         process.alive()?;
         process.objects.check(exec)?;
         process.objects.check(stream)?;
-        let again = process.objects.graph_execs.claim(exec.0, 1) == Use::Own;
+        let again = process.objects.graph_execs.claim(exec.0, PROVEN) == Use::Own;
         if again && !ALLOCATES.load(Ordering::Relaxed) {
             gate::post::<row::cuGraphLaunch>((exec, stream))
         } else {
-            gate::call::<row::cuGraphLaunch>((exec, stream))
+            gate::call::<row::cuGraphLaunch>((exec, stream)).inspect_err(|_| unproven(process, exec))
         }
     })())
 }
@@ -171,6 +180,23 @@ unsafe fn fetch(what: u32, graph: CUgraph, node: CUgraphNode, out: &ListOut) -> 
     // SAFETY: not NULL.
     unsafe { out.count.write(got) };
     Ok(())
+}
+
+/// cuGraphNodeFindInClone. What is not found becomes NULL.
+pub unsafe fn cuGraphNodeFindInClone(to: *mut CUgraphNode, node: CUgraphNode, clone: CUgraph) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(to)?;
+        if node.is_null() {
+            return Err(CUresult::INVALID_VALUE);
+        }
+        process.objects.check(clone)?;
+        let found = gate::call::<row::cuGraphNodeFindInClone>((node, clone));
+        // SAFETY: not NULL; room for a handle by CUDA's contract.
+        unsafe { to.write(*found.as_ref().unwrap_or(&CUgraphNode::NULL)) };
+        found.map(|_| ())
+    })())
 }
 
 const NO_NODES: *mut CUgraphNode = std::ptr::null_mut();
@@ -433,16 +459,15 @@ pub unsafe fn cuGraphExecUpdate(
     error_node: *mut CUgraphNode,
     result: *mut u32,
 ) -> CUresult {
-    if result.is_null() {
-        return CUresult::INVALID_VALUE;
-    }
     let mut info = CUgraphExecUpdateResultInfo { result: 0, reserved: 0, error_node: 0, error_from_node: 0 };
     // SAFETY: a local of the documented layout.
     let outcome = unsafe { crate::capture::cuGraphExecUpdate_v2(exec, graph, &raw mut info) };
     if outcome == CUresult::SUCCESS || outcome == CUresult::GRAPH_EXEC_UPDATE_FAILURE {
-        // SAFETY: not NULL, or optional; room by CUDA's contract.
+        // SAFETY: each is optional; room by CUDA's contract.
         unsafe {
-            result.write(info.result.cast_unsigned());
+            if !result.is_null() {
+                result.write(info.result.cast_unsigned());
+            }
             if !error_node.is_null() {
                 error_node.write(CUgraphNode(info.error_node));
             }

@@ -13,8 +13,8 @@ use zerocopy::IntoBytes as _;
 use crate::gate;
 use crate::graph::{edge_data, nodes, owned_by};
 use crate::graph_node::{
-    KERNEL_V1_BYTES, NODE_AT, Sent, batch, child_of, forget_names, general, guest_ordinal, keep, kernel_at,
-    mem_alloc, memcpy, memset_at, read,
+    KERNEL_V1_BYTES, NODE_AT, Sent, batch, child_of, forget_names, general, guest_ordinal, host_of, keep,
+    kernel_at, mem_alloc, memcpy, memset_at, read,
 };
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
@@ -104,6 +104,16 @@ unsafe fn add(
 /// # Safety
 /// As for [`add`] and [`general`]; the structure is the caller's to change.
 unsafe fn add_general(to: *mut CUgraphNode, place: &Place, params: *mut c_void) -> CuResult<()> {
+    // SAFETY: this function's contract is the callees'.
+    unsafe {
+        if let Some(host) = host_of(params)? {
+            // An edge to a host function is a full dependency and nothing else.
+            if edge_data(place.edges, place.count)?.iter().any(|edge| *edge != 0) {
+                return Err(CUresult::INVALID_VALUE);
+            }
+            return crate::host_node::add_node(to, place.graph, place.dependencies, place.count, host);
+        }
+    }
     // SAFETY: this function's contract is the callees'.
     let added = unsafe { add(to, place, |process| general(process, params)) }?;
     let (at, value) = match &added.sent {

@@ -9,9 +9,10 @@ use cuda_api::types::{CUdeviceptr, CUevent, CUgraph, CUgraphNode};
 use cuda_api::{CUresult, CuResult};
 use zerocopy::IntoBytes as _;
 
+use crate::function::{PARAM_BUFFER_POINTER, PARAM_BUFFER_SIZE};
 use crate::graph::owned_by;
 use crate::graph_node::{
-    KERNEL_V1_BYTES, LOCATION_DEVICE, MEMSET_V1_BYTES, guest_ordinal, keep, write_first,
+    KERNEL_V1_BYTES, LOCATION_DEVICE, MEMSET_V1_BYTES, Place, guest_ordinal, keep, write_first,
 };
 use crate::process::initialised;
 use crate::{function, gate, thread};
@@ -36,11 +37,22 @@ unsafe fn get_kernel(node: CUgraphNode, to: *mut c_void, bytes: usize) -> CuResu
     let (graph, found, data) = get(node, kind::KERNEL)?;
     let Node::Kernel(mut found) = found else { return Err(CUresult::UNKNOWN) };
     let record = function::find(process, if found.func != 0 { found.func } else { found.kern })?;
-    let places: Vec<usize> = record.params.iter().map(|param| param.offset as usize).collect();
-    if data.len() != record.param_bytes {
+    if data.len() != record.param_bytes || found.extra > data.len() as u64 {
         return Err(CUresult::UNKNOWN);
     }
-    if !places.is_empty() {
+    if found.extra != 0 {
+        // As one buffer, in the driver's order: its size, the buffer, the end.
+        let bytes = [&found.extra.to_ne_bytes(), data.as_slice()].concat();
+        let list = [
+            Place::Is(PARAM_BUFFER_SIZE),
+            Place::At(0),
+            Place::Is(PARAM_BUFFER_POINTER),
+            Place::At(size_of::<u64>()),
+            Place::Is(0),
+        ];
+        (_, found.extra) = keep(process, node, graph, &bytes, &list);
+    } else if !record.params.is_empty() {
+        let places: Vec<Place> = record.params.iter().map(|param| Place::At(param.offset as usize)).collect();
         (_, found.kernel_params) = keep(process, node, graph, &data, &places);
     }
     // SAFETY: this function's contract is the callee's.
@@ -178,6 +190,21 @@ pub unsafe fn cuGraphChildGraphNodeGetGraph(node: CUgraphNode, to: *mut CUgraph)
 /// Words of a CUlaunchAttributeValue.
 const ATTRIBUTE_WORDS: usize = 8;
 
+/// The bytes of a CUlaunchAttributeValue that driver 580 writes for an attribute of a node, from and to.
+fn attribute_bytes(attribute: u32) -> &'static [(usize, usize)] {
+    match attribute {
+        // The window; the three dimensions of a cluster.
+        1 => &[(0, 32)],
+        4 => &[(0, 12)],
+        // Two numbers of a byte each.
+        9 => &[(0, 2)],
+        // Whether kernels may change the node, and its handle there.
+        13 => &[(0, 4), (8, 16)],
+        2 | 5 | 8 | 10 | 14 => &[(0, 4)],
+        _ => &[(0, 64)],
+    }
+}
+
 /// cuGraphKernelNodeGetAttribute.
 pub unsafe fn cuGraphKernelNodeGetAttribute(
     node: CUgraphNode,
@@ -189,8 +216,15 @@ pub unsafe fn cuGraphKernelNodeGetAttribute(
         not_null(value)?;
         let found = gate::call::<row::cuGraphKernelNodeGetAttribute>((node, attribute))?;
         let found: [u64; ATTRIBUTE_WORDS] = found.try_into().map_err(|_| CUresult::UNKNOWN)?;
-        // SAFETY: not NULL; CUDA's contract: a union of 64 bytes.
-        unsafe { value.cast::<[u64; ATTRIBUTE_WORDS]>().write_unaligned(found) };
+        let bytes = found.as_bytes();
+        for (from, to) in attribute_bytes(attribute) {
+            if let Some(part) = bytes.get(*from..*to) {
+                // SAFETY: not NULL; within the union of 64 bytes that it is by CUDA's contract.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(part.as_ptr(), value.cast::<u8>().add(*from), part.len())
+                };
+            }
+        }
         Ok(())
     })())
 }

@@ -84,16 +84,24 @@ fn pointer<T>(address: u64) -> *const T {
 unsafe fn kernel(process: &Process, given: &KernelNode) -> CuResult<Sent> {
     let name = if given.func != 0 { given.func } else { given.kern };
     if name == 0 {
-        return Err(CUresult::INVALID_VALUE);
+        return Err(CUresult::INVALID_HANDLE);
     }
     let record = function::find(process, name)?;
     let mut data = Vec::new();
+    let (params, extra) = (pointer(given.kernel_params), pointer(given.extra));
     // SAFETY: this function's contract is the callee's.
-    unsafe { function::lay_out(&mut data, &record, pointer(given.kernel_params), pointer(given.extra)) }?;
+    let as_one = unsafe { function::lay_out_node(&mut data, &record, params, extra) }?;
     // Kernel and context count only where there is no function.
     let (kern, ctx) = if given.func != 0 { (0, 0) } else { (given.kern, given.ctx) };
     Ok(Sent {
-        node: Node::Kernel(KernelNode { padding: 0, kernel_params: 0, extra: 0, kern, ctx, ..*given }),
+        node: Node::Kernel(KernelNode {
+            padding: 0,
+            kernel_params: 0,
+            extra: as_one as u64,
+            kern,
+            ctx,
+            ..*given
+        }),
         data,
     })
 }
@@ -103,7 +111,7 @@ fn copy_end(process: &Process, end: &CopyEnd, copy: &Copy3D, access: Access) -> 
     let (host, device) = match end.memory_type {
         memory_type::HOST => (end.host, 0),
         memory_type::DEVICE | memory_type::UNIFIED => (0, end.device),
-        memory_type::ARRAY => {
+        memory_type::ARRAY if end.array != 0 => {
             crate::log::once("graph memcpy arrays", || {
                 "a graph's copy from or to an array is not supported".into()
             });
@@ -204,10 +212,7 @@ pub(crate) fn forget_names(process: &Process, names: &[u64]) {
 pub(crate) unsafe fn general(process: &Process, params: *const c_void) -> CuResult<Sent> {
     // SAFETY: this function's contract, for all of the following reads: the structure of its type is within it.
     unsafe {
-        let all: NodeParams = read(params)?;
-        if all.reserved != [0; 3] || all.reserved_2 != 0 {
-            return Err(CUresult::INVALID_VALUE);
-        }
+        let all = read_general(params)?;
         let node = params.cast::<u8>().add(NODE_AT).cast::<c_void>();
         match all.kind {
             kind::KERNEL => kernel(process, &read(node)?),
@@ -227,7 +232,7 @@ pub(crate) unsafe fn general(process: &Process, params: *const c_void) -> CuResu
             kind::MEM_FREE => Ok(Node::MemFree(read(node)?).into()),
             kind::BATCH_MEM_OP => batch(&read(node)?),
             kind::CONDITIONAL => conditional(process, &read(node)?),
-            // Host functions (3) and external semaphores (8, 9).
+            // External semaphores. Host functions do not come here.
             kind @ (kind::HOST | 8 | 9) => {
                 crate::log::once("graph node type", || {
                     format!("a graph node of type {kind} is not supported")
@@ -237,6 +242,52 @@ pub(crate) unsafe fn general(process: &Process, params: *const c_void) -> CuResu
             _ => Err(CUresult::INVALID_VALUE),
         }
     }
+}
+
+/// Bytes of a node's own structure in a CUgraphNodeParams.
+fn node_bytes(kind: u32) -> usize {
+    match kind {
+        kind::KERNEL => size_of::<KernelNode>(),
+        kind::MEMCPY => size_of::<MemcpyNode>(),
+        kind::MEMSET => size_of::<MemsetNode>(),
+        kind::HOST | kind::GRAPH => size_of::<ChildNode>(),
+        kind::WAIT_EVENT | kind::EVENT_RECORD | kind::MEM_FREE => size_of::<u64>(),
+        kind::MEM_ALLOC => size_of::<MemAllocNode>(),
+        kind::BATCH_MEM_OP => size_of::<BatchNode>(),
+        kind::CONDITIONAL => size_of::<ConditionalNode>(),
+        _ => 0,
+    }
+}
+
+/// A CUgraphNodeParams in which what is not used is 0, as it has to be (CUDA Driver API, CUgraphNodeParams).
+///
+/// # Safety
+/// As for [`read`].
+unsafe fn read_general(params: *const c_void) -> CuResult<NodeParams> {
+    // SAFETY: this function's contract is the callee's.
+    let all: NodeParams = unsafe { read(params) }?;
+    let unused = all.node.as_bytes().get(node_bytes(all.kind)..).unwrap_or_default();
+    // What an external semaphore's node uses does not matter: it is refused.
+    let semaphores = matches!(all.kind, 8 | 9);
+    if all.reserved != [0; 3] || all.reserved_2 != 0 || !(semaphores || unused.iter().all(|byte| *byte == 0))
+    {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    Ok(all)
+}
+
+/// The host function's structure, where a CUgraphNodeParams is of one. It has calls of its own.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_VALUE for NULL, or where something is not 0 that has to be.
+///
+/// # Safety
+/// `params` is NULL or points to a CUgraphNodeParams.
+pub(crate) unsafe fn host_of(params: *const c_void) -> CuResult<Option<*const c_void>> {
+    // SAFETY: this function's contract is the callee's.
+    let all = unsafe { read_general(params) }?;
+    // SAFETY: within the structure.
+    Ok((all.kind == kind::HOST).then(|| unsafe { params.cast::<u8>().add(NODE_AT).cast() }))
 }
 
 /// What was handed out by pointer with a node.
@@ -253,6 +304,15 @@ struct Kept {
 /// By the node's name.
 static KEPT: Mutex<Option<HashMap<u64, Kept>>> = Mutex::new(None);
 
+/// A pointer that is handed out.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// To this byte of those that are kept.
+    At(usize),
+    /// No pointer: this number.
+    Is(usize),
+}
+
 /// Keeps bytes with a node: where they are, and where the pointers to places in them are. They stay as long as the node's graph is
 /// there, or until others are kept with the node: the life that CUDA promises.
 pub(crate) fn keep(
@@ -260,7 +320,7 @@ pub(crate) fn keep(
     node: CUgraphNode,
     graph: CUgraph,
     bytes: &[u8],
-    places: &[usize],
+    places: &[Place],
 ) -> (u64, u64) {
     let mut kept = lock(&KEPT);
     let all = kept.get_or_insert_default();
@@ -288,7 +348,10 @@ pub(crate) fn keep(
         to.copy_from_slice(bytes);
     }
     for (to, place) in entry.pointers.iter_mut().zip(places) {
-        *to = start + place;
+        *to = match place {
+            Place::At(offset) => start + offset,
+            Place::Is(number) => *number,
+        };
     }
     (start as u64, entry.pointers.as_ptr().expose_provenance() as u64)
 }

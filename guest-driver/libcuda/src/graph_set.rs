@@ -10,7 +10,8 @@ use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
 use crate::graph_node::{
-    KERNEL_V1_BYTES, Sent, batch, child_of, forget_names, general, kernel_at, memcpy, memset_at, read,
+    KERNEL_V1_BYTES, Sent, batch, child_of, forget_names, general, host_of, kernel_at, memcpy, memset_at,
+    read,
 };
 use crate::process::{Process, initialised};
 
@@ -40,6 +41,10 @@ fn exec_set(
     let fields = (exec, node, general, sent.encode(), data.as_slice());
     let outcome = gate::call::<row::vgpuGraphExecNodeSetParams>(fields);
     forget_names(process, names);
+    if let Node::BatchMemOp(..) = &sent {
+        // Its addresses are looked at by the launch.
+        crate::graph::unproven(process, exec);
+    }
     outcome
 }
 
@@ -96,6 +101,11 @@ pub unsafe fn cuGraphBatchMemOpNodeSetParams(node: CUgraphNode, params: *const c
 /// cuGraphNodeSetParams.
 pub unsafe fn cuGraphNodeSetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
     // SAFETY: CUDA's contract with the caller.
+    if let Ok(Some(host)) = unsafe { host_of(params) } {
+        // SAFETY: as above.
+        return unsafe { crate::host_node::cuGraphHostNodeSetParams(node, host) };
+    }
+    // SAFETY: as above.
     finish(set(node, true, |process| unsafe { general(process, params) }))
 }
 
@@ -190,5 +200,10 @@ pub unsafe fn cuGraphExecNodeSetParams(
     params: *mut c_void,
 ) -> CUresult {
     // SAFETY: CUDA's contract with the caller.
+    if let Ok(Some(host)) = unsafe { host_of(params) } {
+        // SAFETY: as above.
+        return unsafe { crate::host_node::cuGraphExecHostNodeSetParams(exec, node, host) };
+    }
+    // SAFETY: as above.
     finish(exec_set(exec, node, true, |process| unsafe { general(process, params) }))
 }

@@ -47,18 +47,33 @@ pub unsafe fn cuGraphAddHostNode(
     count: usize,
     params: *const c_void,
 ) -> CUresult {
-    finish((|| {
-        not_null(to)?;
-        initialised()?.objects.check(graph)?;
-        // SAFETY: CUDA's contract: as many dependencies as are counted.
-        let dependencies = unsafe { array(dependencies, count as u64) }?.iter().map(|node| node.0).collect();
-        let node = with_function(params, |token| {
-            gate::call::<row::cuGraphAddHostNode>((graph, dependencies, token))
-        })?;
-        // SAFETY: not NULL; room for a handle by CUDA's contract.
-        unsafe { to.write(CUgraphNode(node)) };
-        Ok(())
-    })())
+    // SAFETY: CUDA's contract is the callee's.
+    finish(unsafe { add_node(to, graph, dependencies, count, params) })
+}
+
+/// Adds a host function to a graph.
+///
+/// # Errors
+/// As cuGraphAddHostNode.
+///
+/// # Safety
+/// `to` is NULL or has room for a handle; `params` is NULL or points to a CUDA_HOST_NODE_PARAMS; as many dependencies as are counted.
+pub(crate) unsafe fn add_node(
+    to: *mut CUgraphNode,
+    graph: CUgraph,
+    dependencies: *const CUgraphNode,
+    count: usize,
+    params: *const c_void,
+) -> CuResult<()> {
+    not_null(to)?;
+    initialised()?.objects.check(graph)?;
+    // SAFETY: this function's contract.
+    let dependencies = unsafe { array(dependencies, count as u64) }?.iter().map(|node| node.0).collect();
+    let node =
+        with_function(params, |token| gate::call::<row::cuGraphAddHostNode>((graph, dependencies, token)))?;
+    // SAFETY: not NULL; room for a handle by this function's contract.
+    unsafe { to.write(CUgraphNode(node)) };
+    Ok(())
 }
 
 /// cuGraphHostNodeGetParams.

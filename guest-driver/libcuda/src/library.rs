@@ -22,6 +22,8 @@ use crate::process::{Process, initialised};
 pub struct LibraryRecord {
     /// Somebody unloads it: nobody else does.
     unloading: AtomicBool,
+    /// Its image is none: whoever asks for something in it is told so. The worker knows nothing of it.
+    fault: Option<CUresult>,
     /// Kernels that were asked for: the same name gives the same handle.
     kernels: Mutex<HashMap<CString, CUkernel>>,
     /// Its module in each context.
@@ -45,10 +47,38 @@ pub fn context_destroyed(process: &Process, ctx: CUcontext) {
     }
 }
 
-fn load(to: *mut CUlibrary, bytes: &[u8], options: &JitOptions) -> CuResult<()> {
+/// What is wrong with an image, not with the call that names it. As with the driver, which loads libraries lazily, such a library is
+/// there, and has nothing in it.
+fn is_images_fault(error: CUresult) -> bool {
+    matches!(
+        error,
+        CUresult::INVALID_IMAGE
+            | CUresult::NO_BINARY_FOR_GPU
+            | CUresult::INVALID_PTX
+            | CUresult::UNSUPPORTED_PTX_VERSION
+    )
+}
+
+/// A library whose image is none.
+fn load_faulty(to: *mut CUlibrary, fault: CUresult) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
     not_null(to)?;
+    let faulty = LibraryRecord { fault: Some(fault), ..LibraryRecord::default() };
+    let library = CUlibrary(process.objects.libraries.insert(faulty)?);
+    // SAFETY: not NULL; room for a handle by CUDA's contract.
+    unsafe { to.write(library) };
+    Ok(())
+}
+
+fn load(to: *mut CUlibrary, bytes: CuResult<&[u8]>, options: &JitOptions) -> CuResult<()> {
+    let process = initialised()?;
+    process.alive()?;
+    not_null(to)?;
+    let bytes = match bytes {
+        Err(fault) if is_images_fault(fault) => return load_faulty(to, fault),
+        other => other?,
+    };
     let number = image::send(bytes)?;
     let library = CUlibrary(process.objects.libraries.insert(LibraryRecord::default())?);
     let (info_room, error_room) = options.rooms();
@@ -61,7 +91,13 @@ fn load(to: *mut CUlibrary, bytes: &[u8], options: &JitOptions) -> CuResult<()> 
     if let Err(error) = outcome {
         process.objects.libraries.remove(library.0);
         // Where the image did not arrive, that is the reason.
-        return Err(gate::deferred_error().err().unwrap_or(error));
+        gate::deferred_error()?;
+        // A driver that is told to load eagerly says at once what is wrong.
+        return if is_images_fault(error) && !module::loads_eagerly() {
+            load_faulty(to, error)
+        } else {
+            Err(error)
+        };
     }
     // SAFETY: not NULL; room for a handle by CUDA's contract.
     unsafe { to.write(library) };
@@ -102,7 +138,7 @@ pub unsafe fn cuLibraryLoadData(
         // SAFETY: CUDA's contract with the caller.
         unsafe {
             check_library_options(library_count, library_options)?;
-            load(library, image::bytes_of(code)?, &JitOptions::read(count, options, values)?)
+            load(library, image::bytes_of(code), &JitOptions::read(count, options, values)?)
         }
     })())
 }
@@ -123,10 +159,9 @@ pub unsafe fn cuLibraryLoadFromFile(
         unsafe {
             check_library_options(library_count, library_options)?;
             let file = image::read_file(name)?;
-            let bytes = image::bytes_of(file.as_ptr().cast())?;
-            if bytes.len() > file.len() {
-                return Err(CUresult::INVALID_IMAGE);
-            }
+            let bytes = image::bytes_of(file.as_ptr().cast()).and_then(|bytes| {
+                if bytes.len() > file.len() { Err(CUresult::INVALID_IMAGE) } else { Ok(bytes) }
+            });
             load(library, bytes, &JitOptions::read(count, options, values)?)
         }
     })())
@@ -140,6 +175,10 @@ pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
         let record = record(process, library)?;
         if record.unloading.swap(true, Ordering::AcqRel) {
             return Err(CUresult::INVALID_HANDLE);
+        }
+        if record.fault.is_some() {
+            process.objects.libraries.remove(library.0);
+            return Ok(());
         }
         module::end_with_variables(process, library.0, || gate::call::<row::cuLibraryUnload>((library,)))
             .inspect_err(|_| record.unloading.store(false, Ordering::Release))?;
@@ -165,12 +204,57 @@ fn record(process: &Process, library: CUlibrary) -> CuResult<Arc<LibraryRecord>>
     process.objects.libraries.get(library.0).ok_or(CUresult::INVALID_HANDLE)
 }
 
+/// A library that has what its image says.
+fn sound(process: &Process, library: CUlibrary) -> CuResult<Arc<LibraryRecord>> {
+    let record = record(process, library)?;
+    record.fault.map_or(Ok(record), Err)
+}
+
+/// How many kernels a library has; none where its image is none.
+///
+/// # Errors
+/// CUDA_ERROR_INVALID_HANDLE, or why the worker does not tell.
+pub fn kernel_count(process: &Process, library: CUlibrary) -> CuResult<u32> {
+    if record(process, library)?.fault.is_some() {
+        return Ok(0);
+    }
+    gate::call::<row::cuLibraryGetKernelCount>((library,))
+}
+
+/// cuLibraryGetKernelCount.
+pub unsafe fn cuLibraryGetKernelCount(to: *mut u32, library: CUlibrary) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(to)?;
+        let count = kernel_count(process, library)?;
+        // SAFETY: not NULL; room for an unsigned int by CUDA's contract.
+        unsafe { to.write(count) };
+        Ok(())
+    })())
+}
+
+/// cuLibraryGetUnifiedFunction: what driver 580 answers where no device shares function pointers with the host (device attribute 129),
+/// as none does here.
+pub unsafe fn cuLibraryGetUnifiedFunction(
+    _fptr: *mut *mut c_void,
+    library: CUlibrary,
+    _symbol: *const c_char,
+) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        record(process, library)?;
+        Err(CUresult::INVALID_VALUE)
+    })())
+}
+
 /// A library's kernel: the same name gives the same handle.
 ///
 /// # Errors
 /// CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_NOT_FOUND, or why the worker does not tell.
 pub fn kernel_named(process: &Process, library: CUlibrary, name: &CStr) -> CuResult<CUkernel> {
-    let record = record(process, library)?;
+    let record = sound(process, library)?;
     let mut kernels = lock(&record.kernels);
     if let Some(known) = kernels.get(name) {
         return Ok(*known);
@@ -220,7 +304,7 @@ pub unsafe fn cuLibraryGetModule(to: *mut CUmodule, library: CUlibrary) -> CUres
 /// # Errors
 /// CUDA_ERROR_INVALID_HANDLE, or why the worker has none.
 pub fn module_in(process: &Process, library: CUlibrary, context: u64) -> CuResult<CUmodule> {
-    let record = record(process, library)?;
+    let record = sound(process, library)?;
     let mut modules = lock(&record.modules);
     if let Some(known) = modules.get(&context) {
         return Ok(*known);
@@ -244,7 +328,7 @@ pub unsafe fn cuLibraryGetGlobal(
         let process = initialised()?;
         process.alive()?;
         not_null(name.cast_mut())?;
-        let record = record(process, library)?;
+        let record = sound(process, library)?;
         let context = crate::context::owner(crate::context::current()?).0;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
         let name = unsafe { CStr::from_ptr(name) };
@@ -280,7 +364,7 @@ pub unsafe fn cuLibraryGetManaged(
         let process = initialised()?;
         process.alive()?;
         not_null(name.cast_mut())?;
-        let record = record(process, library)?;
+        let record = sound(process, library)?;
         // SAFETY: not NULL; NUL-terminated by CUDA's contract.
         let name = unsafe { CStr::from_ptr(name) };
         let mut variables = lock(&record.managed);

@@ -1,10 +1,11 @@
-//! Error log management: the log is this library's own. What it has to say (what is refused, what goes wrong) is kept here whether or
-//! not it is shown on stderr, the newest of it, and handed to whoever has registered for it. The host driver's log stays with the
-//! host.
+//! Error log management: the log is this library's own. What it has to say (what is refused, what goes wrong, which call has answered
+//! which error) is kept here whether or not it is shown on stderr, the newest of it, and handed to whoever has registered for it. The
+//! lines are in driver 580's form; the host driver's log stays with the host.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cuda_api::guest::{finish, not_null};
 use cuda_api::{CUresult, CuResult};
@@ -15,6 +16,8 @@ use crate::objects::lock;
 const LOG_BYTES_MAX: usize = 25600;
 /// Functions registered at once.
 const CALLBACKS_MAX: usize = 1024;
+/// CU_LOG_LEVEL_ERROR.
+const LEVEL_ERROR: u32 = 0;
 /// CU_LOG_LEVEL_WARNING: the call itself says whether it failed.
 const LEVEL_WARNING: u32 = 1;
 /// What a copy begins with that leaves older messages out.
@@ -58,6 +61,12 @@ impl Log {
         }
     }
 
+    /// Keeps a message; those who are to be told come back.
+    fn note(&mut self, level: u32, message: &str) -> Vec<Registered> {
+        self.add(&line(level, message));
+        self.callbacks.clone()
+    }
+
     fn end(&self) -> u32 {
         self.dropped.wrapping_add(self.messages.len() as u32)
     }
@@ -72,6 +81,9 @@ impl Log {
     /// As much of the newest as fits `room` bytes with a NUL; nothing where not even one message does.
     fn text(&self, first: Option<u32>, room: usize) -> CuResult<String> {
         let (messages, gone) = self.from(first);
+        if messages.clone().next().is_none() {
+            return Ok(String::new());
+        }
         let room = room.checked_sub(1).ok_or(CUresult::INVALID_VALUE)?;
         let total: usize = messages.clone().map(str::len).sum();
         if !gone && total <= room {
@@ -87,7 +99,7 @@ impl Log {
             used += message.len();
             newest.push(message);
         }
-        if newest.is_empty() && total != 0 {
+        if newest.is_empty() {
             return Err(CUresult::INVALID_VALUE);
         }
         newest.push(TRUNCATED);
@@ -95,13 +107,50 @@ impl Log {
     }
 }
 
+/// A line as driver 580 writes it: the time of day, the thread, who speaks, how bad it is.
+fn line(level: u32, message: &str) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(0);
+    // SAFETY: a structure of numbers and a pointer, which is read nowhere.
+    let mut day: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: two locals; the call that answers by its own storage is another one.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut day) };
+    // SAFETY: no arguments; the number names the calling thread.
+    let thread = unsafe { libc::pthread_self() };
+    let letter = if level == LEVEL_ERROR { 'E' } else { 'W' };
+    format!(
+        "[{:02}:{:02}:{:02}.{:03}][{thread}][CUDA][{letter}] {message}",
+        day.tm_hour,
+        day.tm_min,
+        day.tm_sec,
+        since.subsec_millis()
+    )
+}
+
+/// A call has answered an error. CUDA_ERROR_NOT_READY is none: programs ask until it goes.
+#[cold]
+pub fn returned(name: &'static str, result: CUresult) {
+    if result == CUresult::NOT_READY {
+        return;
+    }
+    let error = result.name().and_then(|error| error.to_str().ok()).unwrap_or("an unknown error");
+    let message = format!("Returning {} ({error}) from {name}", result.0);
+    // In the child of a fork the lock may be held for good by a thread that is not there: whoever finds it held says nothing.
+    let callbacks = match LOG.try_lock() {
+        Ok(mut log) => log.note(LEVEL_ERROR, &message),
+        Err(TryLockError::Poisoned(log)) => log.into_inner().note(LEVEL_ERROR, &message),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    tell(callbacks, LEVEL_ERROR, &message);
+}
+
 /// Keeps a message and hands it to those who have registered.
 pub fn note(message: &str) {
-    let callbacks = {
-        let mut log = lock(&LOG);
-        log.add(message);
-        log.callbacks.clone()
-    };
+    let callbacks = lock(&LOG).note(LEVEL_WARNING, message);
+    tell(callbacks, LEVEL_WARNING, message);
+}
+
+fn tell(callbacks: Vec<Registered>, level: u32, message: &str) {
     if callbacks.is_empty() {
         return;
     }
@@ -110,7 +159,7 @@ pub fn note(message: &str) {
     for registered in callbacks {
         let mut copy = text.as_bytes_with_nul().to_vec();
         // SAFETY: a function of the program's, called as CUDA says, without a lock held. It gets a copy that is its own meanwhile.
-        unsafe { (registered.call)(registered.data, LEVEL_WARNING, copy.as_mut_ptr().cast(), len) };
+        unsafe { (registered.call)(registered.data, level, copy.as_mut_ptr().cast(), len) };
     }
 }
 
@@ -164,6 +213,10 @@ unsafe fn dump(iterator: *mut u32, room: usize) -> CuResult<String> {
     let log = lock(&LOG);
     // SAFETY: by this function's contract.
     let first = unsafe { iterator.as_ref() }.copied();
+    // It counts messages, and may be so old that its number has come around again: the half before the end is behind.
+    if first.is_some_and(|first| (first.wrapping_sub(log.end()) as i32) > 0) {
+        return Err(CUresult::INVALID_VALUE);
+    }
     let text = log.text(first, room)?;
     // SAFETY: by this function's contract.
     if let Some(iterator) = unsafe { iterator.as_mut() } {
@@ -204,8 +257,12 @@ pub unsafe fn cuLogsDumpToMemory(
             // SAFETY: as above.
             unsafe { size.write(0) }
         })?;
-        // SAFETY: the text and its NUL fit the size that the caller gave.
+        // SAFETY: not NULL; the text and its NUL fit the size that the caller gave. Where there is no text, nothing is written.
         unsafe {
+            if text.is_empty() {
+                size.write(0);
+                return Ok(());
+            }
             buffer.copy_from_nonoverlapping(text.as_ptr().cast(), text.len());
             buffer.add(text.len()).write(0);
             size.write(text.len());
@@ -222,7 +279,7 @@ mod tests {
     fn the_newest_messages_are_kept_and_copied() {
         let mut log = Log::default();
         assert_eq!((log.end(), log.text(None, 1)), (0, Ok(String::new())));
-        assert_eq!(log.text(None, 0), Err(CUresult::INVALID_VALUE));
+        assert_eq!(log.text(None, 0), Ok(String::new()));
         log.add("first");
         let after_first = log.end();
         log.add("second");

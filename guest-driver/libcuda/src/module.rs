@@ -318,12 +318,17 @@ pub unsafe fn cuModuleGetGlobal_v2(
     })())
 }
 
+/// CUDA_MODULE_LOADING asks for code to be loaded eagerly.
+pub fn loads_eagerly() -> bool {
+    std::env::var_os("CUDA_MODULE_LOADING").is_some_and(|v| v == "EAGER")
+}
+
 /// cuModuleGetLoadingMode: lazy, the default since CUDA 12.2, unless CUDA_MODULE_LOADING says otherwise.
 pub unsafe fn cuModuleGetLoadingMode(mode: *mut u32) -> CUresult {
     finish((|| {
         initialised()?;
         not_null(mode)?;
-        let eager = std::env::var_os("CUDA_MODULE_LOADING").is_some_and(|v| v == "EAGER");
+        let eager = loads_eagerly();
         // SAFETY: not NULL; room for an enumerator by CUDA's contract.
         unsafe { mode.write(if eager { 1 } else { 2 }) };
         Ok(())

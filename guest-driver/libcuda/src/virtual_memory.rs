@@ -258,18 +258,25 @@ pub unsafe fn cuMemMap(
     })())
 }
 
-/// The range lies in one reservation.
-fn is_reserved(start: u64, len: u64) -> bool {
+/// How much of a range lies in the reservation that it begins in; `None` where it begins in none.
+fn reserved_part(start: u64, len: u64) -> Option<u64> {
     let reserved = lock(&RESERVED);
-    let Some((at, whole)) = reserved.range(..=start).next_back() else { return false };
-    len != 0 && start.checked_add(len).is_some_and(|end| end <= at.saturating_add(*whole))
+    let (at, whole) = reserved.range(..=start).next_back()?;
+    let left = at.saturating_add(*whole).checked_sub(start)?;
+    (len != 0 && left != 0).then(|| len.min(left))
 }
 
-/// cuMemUnmap: of whole mappings, and of addresses where there is none.
+/// cuMemUnmap: of whole mappings, and of addresses where there is none, which for driver 580 may go on behind the reservation.
 pub unsafe fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
     finish((|| {
         let process = ready()?;
-        if !is_reserved(ptr, size as u64) || process.ranges.cuts_mapping(ptr, size as u64) {
+        let asked = size as u64;
+        let size = match reserved_part(ptr, size as u64) {
+            Some(part) if !process.ranges.cuts_mapping(ptr, part) => part as usize,
+            _ => return Err(CUresult::INVALID_VALUE),
+        };
+        let rest = asked.saturating_sub(size as u64);
+        if rest != 0 && process.ranges.overlaps(ptr.saturating_add(size as u64), rest) {
             return Err(CUresult::INVALID_VALUE);
         }
         // Taken away first: nothing is proved by them from now on.

@@ -19,11 +19,13 @@ use crate::calls::launch::{extra, params_size};
 use crate::calls::module::params;
 use crate::context::number;
 use crate::driver::Raw;
-use crate::graphs::{Graph, HostRange, Kept};
+use crate::graphs::{Graph, HostRange, Kept, WordRange};
 use crate::lock::read;
 use crate::memory::FreedKind;
 use crate::objects::Function;
 
+/// CU_MEM_LOCATION_TYPE_INVALID.
+const LOCATION_INVALID: u32 = 0;
 /// CU_MEM_LOCATION_TYPE_DEVICE.
 const LOCATION_DEVICE: i32 = 1;
 /// CUstreamBatchMemOpType.
@@ -159,6 +161,8 @@ impl Cuda {
                 Ok(Prepared { kept, child: Some(child), ..params.into() })
             }
             Node::Empty => Ok(Params::Empty.into()),
+            // No event is no handle of one that is gone: driver 580 tells them apart.
+            Node::EventWait(0) | Node::EventRecord(0) => Err(CUresult::INVALID_VALUE),
             Node::EventWait(event) => {
                 let event = self.event(CUevent(event))?;
                 Ok(Prepared {
@@ -204,12 +208,17 @@ impl Cuda {
         let raw = function.raw as u64;
         let (func, kern, ctx) =
             if node.func != 0 { (raw, 0, 0) } else { (0, raw, self.context_raw(node.ctx)?) };
+        let given = usize::try_from(node.extra).map_err(|_| CUresult::INVALID_VALUE)?;
+        if given > size {
+            return Err(CUresult::INVALID_VALUE);
+        }
         let mut node = KernelNode { func, kern, ctx, padding: 0, kernel_params: 0, extra: 0, ..node };
         let mut data = data.to_vec();
         let mut pointers = Vec::new();
-        let mut size = Box::new(size);
-        // As pointers to each where that is possible, since that is how they come back.
-        for place in self.layout(&function) {
+        let mut size = Box::new(if given == 0 { size } else { given });
+        // As the program gave them, since that is how they come back: as one buffer, or as pointers to each where that is possible.
+        let places = if given == 0 { self.layout(&function) } else { Vec::new() };
+        for place in places {
             let (from, to) =
                 (place.offset as usize, (place.offset as usize).checked_add(place.size as usize));
             let param = to.and_then(|to| data.get_mut(from..to)).ok_or(CUresult::INVALID_VALUE)?;
@@ -242,7 +251,7 @@ impl Cuda {
             let (host, device) = match end.memory_type {
                 memory_type::HOST => (end.host, 0),
                 memory_type::DEVICE | memory_type::UNIFIED => (0, end.device),
-                memory_type::ARRAY => {
+                memory_type::ARRAY if end.array != 0 => {
                     self.warn_once("a graph's copy from or to an array is not supported");
                     return Err(CUresult::NOT_SUPPORTED);
                 }
@@ -271,7 +280,8 @@ impl Cuda {
 
     fn prepare_allocation(&self, node: &MemAllocNode, access: Vec<CUmemAccessDesc>) -> CuResult<Prepared> {
         let props = &node.props;
-        if props.win32 != 0 || node.access_count != access.len() as u64 || node.bytes == 0 {
+        let nowhere = props.location_type == LOCATION_INVALID;
+        if props.win32 != 0 || node.access_count != access.len() as u64 || node.bytes == 0 || nowhere {
             return Err(CUresult::INVALID_VALUE);
         }
         if props.location_type != LOCATION_DEVICE.cast_unsigned()
@@ -289,12 +299,18 @@ impl Cuda {
         if u64::from(node.count) != operations.len() as u64 {
             return Err(CUresult::INVALID_VALUE);
         }
+        let mut kept = Vec::new();
         for operation in &mut operations {
+            // Any address becomes a node: the driver looks at it at each launch, and so does this ([`WordRange`]).
+            let mut word = |len, access| {
+                let used: Kept = Arc::new(WordRange { start: operation.address, len, access });
+                kept.push(used);
+            };
             match operation.operation {
-                WAIT_32 => self.check(operation.address, 4, Access::Read)?,
-                WAIT_64 => self.check(operation.address, 8, Access::Read)?,
-                WRITE_32 => self.check(operation.address, 4, Access::Write)?,
-                WRITE_64 => self.check(operation.address, 8, Access::Write)?,
+                WAIT_32 => word(4, Access::Read),
+                WAIT_64 => word(8, Access::Read),
+                WRITE_32 => word(4, Access::Write),
+                WRITE_64 => word(8, Access::Write),
                 BARRIER | FLUSH_REMOTE_WRITES => {
                     let MemOp { operation: number, barrier_flags, .. } = *operation;
                     *operation = MemOp { operation: number, barrier_flags, ..MemOp::default() };
@@ -306,7 +322,7 @@ impl Cuda {
         }
         let ctx = self.context_raw(node.ctx)?;
         let params = Params::Batch(BatchNode { ctx, operations: address_of(&operations), ..*node });
-        Ok(Prepared { _operations: operations, ..params.into() })
+        Ok(Prepared { kept, _operations: operations, ..params.into() })
     }
 
     /// What the guest gets to see of a node: its parameters, and a kernel's as a buffer.
@@ -409,6 +425,7 @@ impl Cuda {
             return Err(CUresult::NOT_SUPPORTED);
         };
         let mut data = vec![0u8; usize::try_from(function.param_bytes).map_err(|_| CUresult::UNKNOWN)?];
+        let mut given = 0;
         let places = self.layout(function);
         if found.kernel_params != 0 {
             // SAFETY: one pointer for each of the kernel's parameters, which the driver keeps as long as the node is.
@@ -448,6 +465,7 @@ impl Cuda {
             let size = unsafe { list::<usize>(size, 1) }.first().copied().unwrap_or(0).min(data.len());
             // SAFETY: as many bytes as the list says.
             let bytes: Vec<u8> = unsafe { list(buffer, size) };
+            given = size as u64;
             if let Some(to) = data.get_mut(..bytes.len()) {
                 to.copy_from_slice(&bytes);
             }
@@ -461,7 +479,7 @@ impl Cuda {
             ctx: self.context_name(found.ctx),
             padding: 0,
             kernel_params: 0,
-            extra: 0,
+            extra: given,
             ..found
         };
         Ok((Node::Kernel(shown), data))

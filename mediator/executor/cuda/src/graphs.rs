@@ -24,7 +24,7 @@ const INDEX_MASK: u32 = HANDLE_INDEX_MAX - 1;
 /// Values of conditional nodes that one graph has.
 const CONDITIONALS_MAX: usize = 4096;
 /// CU_STREAM_CAPTURE_STATUS_ACTIVE.
-const CAPTURE_ACTIVE: u32 = 1;
+pub(crate) const CAPTURE_ACTIVE: u32 = 1;
 
 /// Something that a node uses: it stays as long as the driver may use it.
 pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
@@ -36,6 +36,20 @@ pub(crate) struct HostRange {
     pub(crate) start: u64,
     pub(crate) len: u64,
     pub(crate) access: Access,
+}
+
+/// A word that a batch of operations waits for or writes. The node may name any address, as with the driver, which looks at it when the
+/// graph is launched; and the driver would find memory of the worker's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WordRange {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    pub(crate) access: Access,
+}
+
+/// The words among what nodes use.
+fn word_ranges(kept: &HashMap<Raw, Vec<Kept>>) -> Vec<WordRange> {
+    kept.values().flatten().filter_map(|kept| (**kept).downcast_ref::<WordRange>().copied()).collect()
 }
 
 /// The host memory among what nodes use.
@@ -186,26 +200,32 @@ struct Used {
     kept: HashMap<Raw, Vec<Kept>>,
     /// Of that, host memory.
     host: Vec<HostRange>,
+    /// And words.
+    words: Vec<WordRange>,
+}
+
+impl Used {
+    fn new(kept: HashMap<Raw, Vec<Kept>>) -> Self {
+        Used { host: host_ranges(&kept), words: word_ranges(&kept), kept }
+    }
 }
 
 impl GraphExec {
     pub(crate) fn new(raw: Raw, context: Arc<Context>, kept: HashMap<Raw, Vec<Kept>>) -> Self {
-        let used = Used { host: host_ranges(&kept), kept };
-        GraphExec { raw, context, used: Mutex::new(used) }
+        GraphExec { raw, context, used: Mutex::new(Used::new(kept)) }
     }
 
     /// A node uses something else from now on.
     pub(crate) fn keep(&self, node: Raw, kept: Vec<Kept>) {
         let mut used = lock(&self.used);
-        used.kept.insert(node, kept);
-        used.host = host_ranges(&used.kept);
+        let mut all = std::mem::take(&mut used.kept);
+        all.insert(node, kept);
+        *used = Used::new(all);
     }
 
     /// It uses what another graph does.
     pub(crate) fn keep_all(&self, kept: HashMap<Raw, Vec<Kept>>) {
-        let mut used = lock(&self.used);
-        used.kept = kept;
-        used.host = host_ranges(&used.kept);
+        *lock(&self.used) = Used::new(kept);
     }
 }
 
@@ -367,9 +387,14 @@ impl Cuda {
         self.check_host(&host_ranges(&lock(&graph.root().kept)))
     }
 
-    /// The host memory of an executable graph's nodes is still registered.
-    pub(crate) fn check_host_of_exec(&self, exec: &GraphExec) -> CuResult<()> {
-        self.check_host(&lock(&exec.used).host)
+    /// The memory of an executable graph's nodes that the driver takes for what it may be: host memory is still registered, and words
+    /// lie in the session's memory.
+    pub(crate) fn check_memory_of_exec(&self, exec: &GraphExec) -> CuResult<()> {
+        let used = lock(&exec.used);
+        for WordRange { start, len, access } in &used.words {
+            self.memory.check(*start, *len, *access).map_err(|_| CUresult::INVALID_VALUE)?;
+        }
+        self.check_host(&used.host)
     }
 
     /// A new graph under a name that the guest gave it. Where it cannot be added it is dropped.

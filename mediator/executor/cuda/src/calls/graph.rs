@@ -107,10 +107,6 @@ impl Host for Cuda {
         self.begin_capture_to_graph(stream, graph, &dependencies, &edges, mode)
     }
 
-    fn cuStreamEndCapture(&self, thread: &mut Thread, stream: CUstream, graph: CUgraph) -> CuResult<()> {
-        self.end_capture(thread, stream, graph).map(|_| ())
-    }
-
     fn vgpuStreamEndCapture(
         &self,
         thread: &mut Thread,
@@ -181,13 +177,13 @@ impl Host for Cuda {
 
     fn cuGraphLaunch(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
-        self.check_host_of_exec(&exec)?;
+        self.check_memory_of_exec(&exec)?;
         self.launch_charged(|| self.driver.cuGraphLaunch(exec.raw, stream.raw))
     }
 
     fn cuGraphUpload(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
-        self.check_host_of_exec(&exec)?;
+        self.check_memory_of_exec(&exec)?;
         self.driver.cuGraphUpload(exec.raw, stream.raw)
     }
 

@@ -8,7 +8,7 @@ use super::{check_edges, edges_at};
 use crate::Cuda;
 use crate::driver::Raw;
 use crate::graph_params::list;
-use crate::graphs::{Graph, Owner};
+use crate::graphs::{CAPTURE_ACTIVE, Graph, Owner};
 use crate::lock::lock;
 use crate::thread::Thread;
 
@@ -148,7 +148,9 @@ impl Cuda {
         check_edges(edges, dependencies.len())?;
         let stream = self.stream(stream)?;
         let graphs = lock(&self.graph_state);
-        let (_, _, raw, ..) = self.driver.cuStreamGetCaptureInfo_v3(stream.raw)?;
+        let (status, _, raw, ..) = self.driver.cuStreamGetCaptureInfo_v3(stream.raw)?;
+        // Where nothing is captured, the driver says so before it looks at nodes.
+        let dependencies = if status == CAPTURE_ACTIVE { dependencies } else { &[] };
         let mut nodes = if dependencies.is_empty() { Vec::new() } else { graphs.raws(dependencies, raw)? };
         let count = nodes.len();
         // SAFETY: lists of as many nodes of the captured graph and edges as it says.
@@ -156,7 +158,7 @@ impl Cuda {
             self.driver.cuStreamUpdateCaptureDependencies_v2(
                 stream.raw,
                 nodes.as_mut_ptr(),
-                edges_at(edges),
+                if count == 0 { std::ptr::null() } else { edges_at(edges) },
                 count,
                 flags,
             )

@@ -310,14 +310,10 @@ impl Cuda {
         self.driver.cuGraphKernelNodeCopyAttributes(to, from)
     }
 
-    /// An attribute that a node can have and that is no handle.
+    /// An attribute that is no handle of the program's.
     fn check_attribute(&self, attribute: u32) -> CuResult<Treatment> {
         match treatment(attribute) {
             Treatment::Event => Err(CUresult::INVALID_VALUE),
-            Treatment::Refuse => {
-                self.warn_once(&format!("kernel node attribute {attribute} is not supported"));
-                Err(CUresult::NOT_SUPPORTED)
-            }
             other => Ok(other),
         }
     }
@@ -325,8 +321,12 @@ impl Cuda {
     pub(super) fn kernel_attribute(&self, node: CUgraphNode, attribute: u32) -> CuResult<Vec<u64>> {
         let graphs = lock(&self.graph_state);
         let node = self.kernel_node(&graphs, node)?;
-        self.check_attribute(attribute)?;
-        let (value,) = self.driver.cuGraphKernelNodeGetAttribute(node, attribute)?;
+        let treatment = self.check_attribute(attribute)?;
+        let (mut value,) = self.driver.cuGraphKernelNodeGetAttribute(node, attribute)?;
+        if treatment == Treatment::Refuse {
+            // Whether kernels can change the node, and its handle there: it never can.
+            value = [0; 8];
+        }
         Ok(value.to_vec())
     }
 
@@ -338,10 +338,19 @@ impl Cuda {
     ) -> CuResult<()> {
         let graphs = lock(&self.graph_state);
         let node = self.kernel_node(&graphs, node)?;
-        let value: [u64; 8] = value.try_into().map_err(|_| CUresult::INVALID_VALUE)?;
-        if self.check_attribute(attribute)? == Treatment::Range {
-            let [start, len, ..] = value;
-            self.check_range(start, len, Access::Read)?;
+        let mut value: [u64; 8] = value.try_into().map_err(|_| CUresult::INVALID_VALUE)?;
+        match self.check_attribute(attribute)? {
+            Treatment::Range => {
+                let [start, len, ..] = value;
+                self.check_range(start, len, Access::Read)?;
+            }
+            // That kernels may change the node. That they may not is how it is.
+            Treatment::Refuse if value.first().is_some_and(|first| first & 0xffff_ffff != 0) => {
+                self.warn_once(&format!("kernel node attribute {attribute} is not supported"));
+                return Err(CUresult::NOT_SUPPORTED);
+            }
+            Treatment::Refuse => value = [0; 8],
+            _ => {}
         }
         // SAFETY: a local of 64 bytes; an address in it was checked.
         unsafe { self.driver.cuGraphKernelNodeSetAttribute(node, attribute, &raw const value) }
