@@ -26,6 +26,7 @@ pub mod guest;
 pub mod host;
 pub mod host_functions;
 pub mod info;
+pub mod linked;
 pub mod managed;
 pub mod output;
 pub mod overtake;

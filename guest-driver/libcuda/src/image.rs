@@ -1,10 +1,11 @@
 //! Module images: how long they are (the caller never says), and how they get to the worker.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cuda_api::calls::entry::row;
-use cuda_api::{CUresult, CuResult};
+use cuda_api::{CUresult, CuResult, linked};
 
 use crate::gate;
 
@@ -21,6 +22,7 @@ const PROGRAM_HEADER_BYTES: u64 = 0x38;
 const SECTION_HEADER_BYTES: u64 = 0x40;
 
 /// The wrapper that nvcc's object code registers (`__fatBinC_Wrapper_t`).
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct FatbinWrapper {
     magic: u32,
@@ -99,43 +101,66 @@ unsafe fn elf_len(at: *const u8) -> CuResult<usize> {
     usize::try_from(end).map_err(|_| CUresult::INVALID_IMAGE)
 }
 
-/// The image that a load call names, as its bytes.
+/// A fatbin's bytes.
+///
+/// # Safety
+/// `at` is NULL or points to at least four bytes, and to a fatbin if they say so; it lives until the caller's call returns.
+unsafe fn fatbin<'a>(at: *const u8) -> CuResult<&'a [u8]> {
+    // SAFETY: not NULL, so four bytes by this function's contract.
+    if at.is_null() || unsafe { at.cast::<u32>().read_unaligned() } != FATBIN_MAGIC {
+        return Err(CUresult::INVALID_IMAGE);
+    }
+    // SAFETY: its magic says that it is a fatbin, whose header gives its extent.
+    Ok(unsafe { std::slice::from_raw_parts(at, fatbin_len(at)?) })
+}
+
+/// What a wrapper names: a fatbin, or in version 2 one that was linked, with the list of those that it was linked from.
+///
+/// # Safety
+/// `wrapper` is one that nvcc has made, all of whose pointers are good until the caller's call returns.
+unsafe fn wrapped<'a>(wrapper: &FatbinWrapper) -> CuResult<Cow<'a, [u8]>> {
+    // SAFETY: a wrapper's data is a fatbin.
+    let first = unsafe { fatbin(wrapper.data) }?;
+    if wrapper.version != 2 || wrapper.extra.is_null() {
+        return Ok(Cow::Borrowed(first));
+    }
+    let mut parts = vec![first];
+    for i in 0.. {
+        // SAFETY: version 2 has a list that ends with NULL, which has not come yet.
+        let part = unsafe { wrapper.extra.add(i).read() };
+        if part.is_null() {
+            break;
+        }
+        if parts.len() >= linked::PARTS_MAX {
+            return Err(CUresult::INVALID_IMAGE);
+        }
+        // SAFETY: the list names fatbins.
+        parts.push(unsafe { fatbin(part) }?);
+    }
+    if parts.len() == 1 {
+        return Ok(Cow::Borrowed(first));
+    }
+    linked::pack(&parts, IMAGE_BYTES_MAX).map(Cow::Owned).ok_or(CUresult::INVALID_IMAGE)
+}
+
+/// The image that a load call names, as its bytes; several fatbins as [`linked`] has them.
 ///
 /// # Errors
-/// CUDA_ERROR_INVALID_IMAGE where it is of no known kind; CUDA_ERROR_NOT_SUPPORTED for code linked beforehand.
+/// CUDA_ERROR_INVALID_IMAGE where it is of no known kind.
 ///
 /// # Safety
 /// `image` is NULL or what CUDA's documentation of cuModuleLoadData and cuLibraryLoadData asks for; the bytes live until the
 /// caller's call returns.
-pub unsafe fn bytes_of<'a>(image: *const c_void) -> CuResult<&'a [u8]> {
+pub unsafe fn bytes_of<'a>(image: *const c_void) -> CuResult<Cow<'a, [u8]>> {
     if image.is_null() {
         return Err(CUresult::INVALID_VALUE);
     }
-    let mut at = image.cast::<u8>();
+    let at = image.cast::<u8>();
     // SAFETY: every kind of image has at least four bytes (the shortest PTX is longer).
-    let mut magic = unsafe { at.cast::<u32>().read_unaligned() };
+    let magic = unsafe { at.cast::<u32>().read_unaligned() };
     if magic == FATBIN_WRAPPER_MAGIC {
         // SAFETY: the magic says that this is a wrapper.
-        let wrapper = unsafe { at.cast::<FatbinWrapper>().read_unaligned() };
-        if wrapper.version == 2 && !wrapper.extra.is_null() {
-            // SAFETY: version 2 has a list that ends with NULL.
-            let first = unsafe { wrapper.extra.read() };
-            if !first.is_null() {
-                crate::log::once("fatbin version 2", || {
-                    "a fatbin with code linked beforehand is not supported".into()
-                });
-                return Err(CUresult::NOT_SUPPORTED);
-            }
-        }
-        at = wrapper.data;
-        if at.is_null() {
-            return Err(CUresult::INVALID_IMAGE);
-        }
-        // SAFETY: a wrapper's data is a fatbin.
-        magic = unsafe { at.cast::<u32>().read_unaligned() };
-        if magic != FATBIN_MAGIC {
-            return Err(CUresult::INVALID_IMAGE);
-        }
+        return unsafe { wrapped(&at.cast::<FatbinWrapper>().read_unaligned()) };
     }
     let len = if magic == FATBIN_MAGIC {
         // SAFETY: the magic says that this is a fatbin.
@@ -155,7 +180,7 @@ pub unsafe fn bytes_of<'a>(image: *const c_void) -> CuResult<&'a [u8]> {
         return Err(CUresult::INVALID_IMAGE);
     }
     // SAFETY: the image's own headers, or its NUL, give its extent.
-    Ok(unsafe { std::slice::from_raw_parts(at, len) })
+    Ok(Cow::Borrowed(unsafe { std::slice::from_raw_parts(at, len) }))
 }
 
 /// Text that can be PTX: it begins with a directive or a comment.
@@ -304,7 +329,7 @@ mod tests {
     use super::*;
 
     /// The image at a pointer.
-    fn at(image: *const c_void) -> CuResult<&'static [u8]> {
+    fn at(image: *const c_void) -> CuResult<Cow<'static, [u8]>> {
         // SAFETY: the tests below pass NULL or live images, and use the bytes while those live.
         unsafe { bytes_of(image) }
     }
@@ -325,6 +350,14 @@ mod tests {
             extra: std::ptr::null(),
         };
         assert_eq!(at((&raw const wrapper).cast()).unwrap(), fatbin);
+        // A list without an entry, and one with the fatbin that it was linked from.
+        let (none, part) = ([std::ptr::null()], [fatbin.as_ptr(), std::ptr::null()]);
+        let linked_from = |extra: &[*const u8]| {
+            let wrapper = FatbinWrapper { version: 2, extra: extra.as_ptr(), ..wrapper };
+            at((&raw const wrapper).cast()).map(Cow::into_owned)
+        };
+        assert_eq!(linked_from(&none).unwrap(), fatbin);
+        assert_eq!(linked_from(&part).unwrap(), linked::pack(&[&fatbin, &fatbin], 1024).unwrap());
         assert_eq!(at(c"garbage".as_ptr().cast()).unwrap_err(), CUresult::INVALID_IMAGE);
         assert_eq!(at(std::ptr::null()).unwrap_err(), CUresult::INVALID_VALUE);
         fatbin[15] = 0x7f;

@@ -1,5 +1,6 @@
 //! Libraries and kernels: code that belongs to no context, and its functions in each.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,7 @@ fn load_faulty(to: *mut CUlibrary, fault: CUresult) -> CuResult<()> {
     Ok(())
 }
 
-fn load(to: *mut CUlibrary, bytes: CuResult<&[u8]>, options: &JitOptions) -> CuResult<()> {
+fn load(to: *mut CUlibrary, bytes: CuResult<Cow<'_, [u8]>>, options: &JitOptions) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
     not_null(to)?;
@@ -79,7 +80,7 @@ fn load(to: *mut CUlibrary, bytes: CuResult<&[u8]>, options: &JitOptions) -> CuR
         Err(fault) if is_images_fault(fault) => return load_faulty(to, fault),
         other => other?,
     };
-    let number = image::send(bytes)?;
+    let number = image::send(&bytes)?;
     let library = CUlibrary(process.objects.libraries.insert(LibraryRecord::default())?);
     let (info_room, error_room) = options.rooms();
     let outcome =

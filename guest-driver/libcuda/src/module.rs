@@ -71,7 +71,7 @@ pub unsafe fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> C
     finish((|| {
         // SAFETY: CUDA's contract with the caller.
         let bytes = unsafe { image::bytes_of(image) }?;
-        load(module, bytes, &JitOptions::default())
+        load(module, &bytes, &JitOptions::default())
     })())
 }
 
@@ -93,7 +93,7 @@ pub unsafe fn cuModuleLoadDataEx(
         // SAFETY: CUDA's contract with the caller.
         let (bytes, options) =
             unsafe { (image::bytes_of(image)?, JitOptions::read(count, options, values)?) };
-        load(module, bytes, &options)
+        load(module, &bytes, &options)
     })())
 }
 
@@ -107,7 +107,7 @@ pub unsafe fn cuModuleLoad(module: *mut CUmodule, name: *const c_char) -> CUresu
         if bytes.len() > file.len() {
             return Err(CUresult::INVALID_IMAGE);
         }
-        load(module, bytes, &JitOptions::default())
+        load(module, &bytes, &JitOptions::default())
     })())
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use cuda_api::CuResult;
 use cuda_api::types::CUresult;
+use cuda_api::{CuResult, linked};
 
 /// Bytes of an image.
 const IMAGE_BYTES_MAX: u64 = 512 << 20;
@@ -53,6 +53,27 @@ impl Image {
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>(), self.len) }
     }
 
+    /// As the driver is given it.
+    pub(crate) fn given(self) -> Given {
+        let bytes = self.bytes();
+        let parts = linked::parts(bytes).unwrap_or_default();
+        let mut list: Vec<*const u8> =
+            parts.iter().map(|part| bytes.as_ptr().wrapping_add(part.start)).collect();
+        // The wrapper's list ends with NULL; its first is told apart.
+        list.push(std::ptr::null());
+        let (at, list) = (bytes.as_ptr(), list.into_boxed_slice());
+        let wrapper = match *list {
+            [data, .., _] => Some(Box::new(Wrapper {
+                magic: WRAPPER_MAGIC,
+                version: 2,
+                data,
+                list: list.as_ptr().wrapping_add(1),
+            })),
+            _ => None,
+        };
+        Given { image: self, at, _list: list, wrapper }
+    }
+
     /// The image is complete in itself: nothing that its headers point to lies outside.
     pub(crate) fn check(&self) -> CuResult<()> {
         check(self.bytes())
@@ -71,6 +92,48 @@ impl Image {
             _ => return Err(CUresult::NOT_SUPPORTED),
         };
         if whole { Ok(()) } else { Err(CUresult::INVALID_IMAGE) }
+    }
+}
+
+/// The wrapper of nvcc's object code (`__fatBinC_Wrapper_t`), of version 2.
+#[repr(C)]
+struct Wrapper {
+    magic: u32,
+    version: u32,
+    /// What was linked.
+    data: *const u8,
+    /// What it was linked from; NULL ends it.
+    list: *const *const u8,
+}
+
+const WRAPPER_MAGIC: u32 = 0x4662_43b1;
+
+/// An image as the driver is given it: its bytes or, where it is of several fatbins, a wrapper that names them. Nothing of it moves
+/// or changes as long as it lives.
+pub(crate) struct Given {
+    image: Image,
+    at: *const u8,
+    _list: Box<[*const u8]>,
+    wrapper: Option<Box<Wrapper>>,
+}
+
+// SAFETY: the pointers are to memory that it owns and nobody changes.
+unsafe impl Send for Given {}
+// SAFETY: as above.
+unsafe impl Sync for Given {}
+
+impl Given {
+    pub(crate) fn pointer(&self) -> *const std::ffi::c_void {
+        self.wrapper.as_ref().map_or(self.at.cast(), |wrapper| (&raw const **wrapper).cast())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.image.len
+    }
+
+    /// What has to live as long as what was made of it: the driver may link the fatbins of a list at any time.
+    pub(crate) fn kept(self) -> Option<Given> {
+        self.wrapper.is_some().then_some(self)
     }
 }
 
@@ -158,6 +221,10 @@ fn long(from: &[u8], at: u64) -> Option<u64> {
 fn check(image: &[u8]) -> CuResult<()> {
     let whole = if word(image, 0) == Some(FATBIN_MAGIC) {
         fatbin_is_whole(image).is_some()
+    } else if image.starts_with(&linked::MAGIC) {
+        let is_whole = |part: &[u8]| word(part, 0) == Some(FATBIN_MAGIC) && fatbin_is_whole(part).is_some();
+        let parts = linked::parts(image).unwrap_or_default();
+        !parts.is_empty() && parts.into_iter().all(|part| image.get(part).is_some_and(is_whole))
     } else if image.starts_with(ELF_MAGIC) {
         elf_is_whole(image).is_some()
     } else {

@@ -9,6 +9,7 @@ use cuda_api::types::{CUresult, FunctionInfo, Resource};
 
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
+use crate::image::Given;
 
 /// Destroys a handle. After a sticky error the driver refuses even that, and nothing is left to destroy.
 pub(crate) fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
@@ -86,6 +87,8 @@ impl Drop for Stream {
 pub(crate) struct Library {
     pub(crate) driver: &'static Driver,
     pub(crate) raw: Raw,
+    /// What the driver may still read.
+    pub(crate) _image: Option<Given>,
 }
 
 impl Drop for Library {
@@ -102,6 +105,8 @@ pub(crate) struct Module {
     pub(crate) context: Arc<Context>,
     /// The library that it goes with.
     pub(crate) library: Option<Arc<Library>>,
+    /// What the driver may still read.
+    pub(crate) _image: Option<Given>,
 }
 
 impl Module {

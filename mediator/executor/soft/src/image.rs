@@ -92,6 +92,12 @@ fn text(image: &[u8]) -> Result<String, Refusal> {
     if word(image, 0) == Some(FATBIN_MAGIC) {
         return fatbin(image);
     }
+    if image.starts_with(&cuda_api::linked::MAGIC) {
+        return Err(refusal(
+            CUresult::NOT_SUPPORTED,
+            "the image is of relocatable device code; the software executor links none",
+        ));
+    }
     if image.starts_with(b"\x7fELF") {
         return Err(refusal(
             CUresult::NO_BINARY_FOR_GPU,

@@ -38,15 +38,18 @@ impl Host for Cuda {
         let image = self.image(image)?;
         let mut options = Options::read(options, info_room, error_room)?;
         let (count, numbers, values) = options.arrays();
-        let (at, begun) = (image.bytes().as_ptr().cast(), Instant::now());
+        let (at, begun) = (image.pointer(), Instant::now());
         let (none, no_values) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: an image that lies within its own bytes (checked; text ends with NUL), which the driver copies since it
         // is not told that they are preserved; options and logs are arrays of `options`, which outlives the call.
         let outcome =
             unsafe { self.driver.cuLibraryLoadData(at, numbers, values, count, none, no_values, 0) };
-        let outcome = outcome
-            .and_then(|(raw,)| self.libraries.add(library, Arc::new(Library { driver: self.driver, raw })));
-        Ok(self.loaded(outcome, &options, &image, begun))
+        let answer = self.loaded(outcome.map(|_| ()), &options, image.len(), begun);
+        if let Ok((raw,)) = outcome {
+            let made = Library { driver: self.driver, raw, _image: image.kept() };
+            self.libraries.add(library, Arc::new(made))?;
+        }
+        Ok(answer)
     }
 
     fn cuLibraryUnload(&self, _: &mut Thread, library: CUlibrary) -> CuResult<()> {
@@ -87,7 +90,7 @@ impl Host for Cuda {
         let library = self.libraries.get(library)?;
         self.modules.check_free(module)?;
         let (raw,) = self.driver.cuLibraryGetModule(library.raw)?;
-        self.modules.add(module, Arc::new(Module { raw, context, library: Some(library) }))
+        self.modules.add(module, Arc::new(Module { raw, context, library: Some(library), _image: None }))
     }
 
     fn cuLibraryGetGlobal(

@@ -90,7 +90,7 @@ impl Cuda {
             self.driver.cuLinkAddData_v2(link.raw, kind, at, len, name.as_ptr(), count, numbers, values)
         };
         state.inputs = state.inputs.saturating_add(1);
-        Ok(self.loaded(outcome, &state.options, &image, begun))
+        Ok(self.loaded(outcome, &state.options, image.bytes().len(), begun))
     }
 
     pub(crate) fn link_complete(&self, state: CUlinkState) -> CuResult<Linked> {

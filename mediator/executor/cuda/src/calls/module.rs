@@ -12,7 +12,7 @@ use cuda_api::wire::Bulk;
 use crate::Cuda;
 use crate::calls::link::Linked;
 use crate::driver::{Driver, Raw};
-use crate::image::Image;
+use crate::image::Given;
 use crate::jit::Options;
 use crate::lock::lock;
 use crate::objects::{Function, Module, Source};
@@ -49,12 +49,12 @@ pub(crate) fn params(driver: &Driver, raw: Raw, kernel: bool) -> CuResult<(Vec<P
 
 impl Cuda {
     /// An image that the driver may be given.
-    pub(crate) fn image(&self, image: u64) -> CuResult<Image> {
+    pub(crate) fn image(&self, image: u64) -> CuResult<Given> {
         let image = lock(&self.images).take(image)?;
         image
             .check()
             .inspect_err(|_| self.warn_once("an image is refused: it is damaged, or of no known kind"))?;
-        Ok(image)
+        Ok(image.given())
     }
 
     /// A load that came to its end, well or not: what it answers. The driver's reason goes to the log as well.
@@ -62,11 +62,11 @@ impl Cuda {
         &self,
         outcome: CuResult<()>,
         options: &Options,
-        image: &Image,
+        image_bytes: usize,
         begun: Instant,
     ) -> Loaded {
         let (info, error, said) = options.logs();
-        log::debug!("an image of {} bytes is loaded in {:?}", image.bytes().len(), begun.elapsed());
+        log::debug!("an image of {image_bytes} bytes is loaded in {:?}", begun.elapsed());
         if let Err(result) = outcome {
             self.warn_once(&format!("an image is refused ({result}): {said}"));
         }
@@ -126,13 +126,16 @@ impl module::Host for Cuda {
         let image = self.image(image)?;
         let mut options = Options::read(options, info_room, error_room)?;
         let (count, numbers, values) = options.arrays();
-        let (at, begun) = (image.bytes().as_ptr().cast(), Instant::now());
+        let (at, begun) = (image.pointer(), Instant::now());
         // SAFETY: an image that lies within its own bytes (checked; text ends with NUL), which the driver copies; options
         // and logs are arrays of `options`, which outlives the call.
         let outcome = unsafe { self.driver.cuModuleLoadDataEx(at, count, numbers, values) };
-        let outcome = outcome
-            .and_then(|(raw,)| self.modules.add(module, Arc::new(Module { raw, context, library: None })));
-        Ok(self.loaded(outcome, &options, &image, begun))
+        let answer = self.loaded(outcome.map(|_| ()), &options, image.len(), begun);
+        if let Ok((raw,)) = outcome {
+            let made = Module { raw, context, library: None, _image: image.kept() };
+            self.modules.add(module, Arc::new(made))?;
+        }
+        Ok(answer)
     }
 
     fn cuModuleUnload(&self, _: &mut Thread, module: CUmodule) -> CuResult<()> {

@@ -72,6 +72,55 @@ fn text_is_ptx_or_nothing() {
     assert_eq!(check(b""), Err(CUresult::INVALID_IMAGE));
 }
 
+/// What the driver would find at this address: the wrapper's fatbins, each by its first bytes.
+fn found(given: &Given) -> Vec<u8> {
+    // SAFETY: a wrapper, whose list NULL ends; each fatbin has at least one entry's header.
+    unsafe {
+        let wrapper = &*given.pointer().cast::<Wrapper>();
+        assert_eq!((wrapper.magic, wrapper.version), (0x4662_43b1, 2));
+        let list = (0..).map(|i| wrapper.list.add(i).read()).take_while(|part| !part.is_null());
+        std::iter::once(wrapper.data).chain(list).map(|part| part.add(16 + 63).read()).collect()
+    }
+}
+
+#[test]
+fn several_fatbins_are_given_with_a_wrapper() {
+    let fatbins: Vec<Vec<u8>> = (1..4)
+        .map(|mark| {
+            let mut fatbin = vec![0u8; 16 + 64 + 8];
+            fatbin[..4].copy_from_slice(&FATBIN_MAGIC.to_le_bytes());
+            fatbin[6] = 16;
+            fatbin[8] = 64 + 8;
+            (fatbin[16], fatbin[16 + 4], fatbin[16 + 8], fatbin[16 + 63]) = (2, 64, 8, mark);
+            fatbin
+        })
+        .collect();
+    let parts: Vec<&[u8]> = fatbins.iter().map(Vec::as_slice).collect();
+    let packed = linked::pack(&parts, 1 << 20).unwrap();
+    assert_eq!(check(&packed), Ok(()));
+    assert_eq!(check(&packed[..packed.len() - 8]), Err(CUresult::INVALID_IMAGE));
+    let mut damaged = packed.clone();
+    let last = linked::parts(&packed).unwrap()[2].start;
+    damaged[last + 16 + 8] = 9;
+    assert_eq!(check(&damaged), Err(CUresult::INVALID_IMAGE));
+    damaged[last] = 0;
+    assert_eq!(check(&damaged), Err(CUresult::INVALID_IMAGE));
+
+    let image = |bytes: &[u8]| {
+        let mut image = Image::room(bytes.len());
+        image.append(bytes).unwrap();
+        image.given()
+    };
+    let given = image(&packed);
+    assert_eq!(found(&given), [1, 2, 3]);
+    // It may move.
+    assert_eq!(found(&given.kept().unwrap()), [1, 2, 3]);
+    let one = image(&fatbins[0]);
+    // SAFETY: the image's own first bytes.
+    assert_eq!(unsafe { one.pointer().cast::<u32>().read() }, FATBIN_MAGIC);
+    assert!(one.kept().is_none());
+}
+
 #[test]
 fn images_arrive_in_order_and_are_taken_once() {
     let mut images = Images::default();
