@@ -6,6 +6,10 @@ from common import attempt, digest, fact, skip
 
 try:
     import numpy
+
+    # numpy 2.5 dropped the name, and numba-cuda 0.30 compiles most kernels only with it.
+    if not hasattr(numpy, "row_stack"):
+        numpy.row_stack = numpy.vstack
     from numba import cuda, float32
 except ImportError as why:
     skip(f"no numba: {why}")

@@ -110,7 +110,11 @@ class Guest:
 
     def _start(self, place, executor):
         vm, here = place.vm, lambda name: os.path.join(self.folder, name)
-        self.daemon = Daemon(place.daemon, executor, here("vgpu.sock"), place.native({}), self.log + ".daemon.log", flag="--socket-path")
+        env = place.native({})
+        for name in place.chosen:
+            env.pop(name, None)
+        self.daemon = Daemon(
+            place.daemon, executor, here("vgpu.sock"), env, self.log + ".daemon.log", flag="--socket-path", arguments=place.devices)
         self._launch(vm, "virtiofsd", [
             "--socket-path", here("root.sock"), "--shared-dir", "/", "--readonly", "--announce-submounts", "--cache", "always",
             "--sandbox", "none", "--seccomp", "none", "--log-level", "error", "--thread-pool-size", "4",

@@ -57,6 +57,9 @@ class Place:
         # The GPUs that native runs see: as the daemon counts them, by PCI address.
         self.chosen = {"CUDA_VISIBLE_DEVICES": options.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if options.gpu else {}
         self.socket = os.path.join(work, "vgpu.sock")
+        # The devices that the daemons are told to give.
+        given = {"--gpu": options.gpu, "--soft-devices": options.soft_devices}
+        self.devices = [word for name, value in given.items() if value for word in (name, value)]
         self.turns, self.turn = {}, threading.Lock()
         for folder in (self.build, self.caches, self.images):
             os.makedirs(folder, exist_ok=True)

@@ -73,6 +73,8 @@ BENCH = ("bench.c", "bench", "cc", [])
 DEVICES = ("devices.c", "devices", "cc", [])
 # NCCL over NVLink's multicast needs calls that this library refuses, and leaves the machine's switches alone.
 NCCL = {"NCCL_NVLS_ENABLE": "0"}
+# For the suites on an emulated CPU: seconds for one process of tests.
+SLOW = {"VGPU_SUITE_SECONDS": "280"}
 
 
 def programs():
@@ -146,12 +148,20 @@ def guests(place):
         named["processes/4-at-once"], named["processes/killed"],
     ]
     small += parity(place)
+    # The tests of the suites that register host memory, which has no way without a kernel module.
+    suites = [
+        _python("suites/numba-registered", "suites.py", "numba-cuda-cudadrv", "test_pinned.py", "test_cuda_memory.py", "test_deallocations.py",
+                env=SLOW, shows="of numba-cuda's tests those of pinned memory"),
+        _python("suites/bindings-registered", "suites.py", "cuda-bindings", "test_cudart.py", "test_cufile.py", env=SLOW,
+                shows="of cuda-python's tests those that register memory"),
+    ]
     # Not those that look at what has not ended yet: an emulated CPU looks too late.
     large = [named["pytorch/" + name] for name in ("matmul", "graphs")]
     return [
         replace(tensors, phase=GUEST, guest="large", limit=480.0),
         *(replace(row, phase=GUEST, guest="small", limit=150.0) for row in small),
-        *(replace(row, phase=GUEST, guest="large", limit=300.0) for row in large),
+        *(replace(row, phase=GUEST, guest="large", limit=300.0) for row in large + suites),
+        *(replace(named["two/" + name], phase=GUEST, guest="large", limit=420.0) for name in ("nccl", "tensors")),
     ]
 
 
