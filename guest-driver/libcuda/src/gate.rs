@@ -120,7 +120,7 @@ pub fn with_ring<R>(work: impl FnOnce(&'static Process, &mut Lane<'_>) -> CuResu
         }
         let number = state.place.number;
         let mut lane = Lane { process, context, number, state };
-        work(process, &mut lane)
+        work(process, &mut lane).map_err(|error| process.failure_in(CUcontext(lane.context), error))
     })
     // A call from inside a call of the same thread: a signal handler's.
     .unwrap_or(Err(CUresult::NOT_PERMITTED))
