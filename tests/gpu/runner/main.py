@@ -118,7 +118,7 @@ def _run(options, root, work):
             env.pop(name, None)
         given = {"--gpu": options.gpu, "--soft-devices": options.soft_devices}
         words = [word for name, value in given.items() if value for word in (name, value)]
-        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", words)
+        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=words)
     workers = len(daemon.workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
     context = Context(options, place, record, cache, daemon, images)
