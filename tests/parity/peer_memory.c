@@ -431,6 +431,8 @@ LONELY(peer_fault)
     FACT("the device that faulted");
     after_a_fault(1);
     R(cuDevicePrimaryCtxReset(second));
+    R(cuCtxSynchronize());
+    FACT("the other device still");
     after_a_fault(0);
 }
 

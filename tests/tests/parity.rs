@@ -149,18 +149,27 @@ fn two_devices_of_the_software_executor() {
         "cuMemcpyPeer_two: in its stream: right",
         "cuMemcpyPeer_two: a box: right",
         "cuMemcpyPeer_enabled: by unified address: right",
+        "cuMemcpyPeer_two: cuMemcpyPeer(a, context, b, 0, BYTES) = CUDA_SUCCESS",
         "peer_order: after 20 rounds: right",
         "peer_order: cuEventRecord(e[1], s[0]) = CUDA_ERROR_INVALID_HANDLE",
         "cuCtxSynchronize_two: cuStreamQuery(s) = CUDA_ERROR_NOT_READY",
         "peer_host_memory: managed: right",
         "cuMemSetAccess_two: the other device may write: right",
+        "cuMemSetAccess_two: cuMemSetAccess(d, size, desc, 1) = CUDA_ERROR_INVALID_VALUE",
         "cuMemPoolSetAccess_two: read by the other device: right",
+        "cuMemPoolSetAccess_two: cuMemPoolCreate(&made, &props) = CUDA_ERROR_INVALID_VALUE",
         "cuKernelSetAttribute_two: cuKernelSetCacheConfig(k, CU_FUNC_CACHE_PREFER_L1, 99) = CUDA_ERROR_INVALID_DEVICE",
         "peer_without_access: cuCtxSynchronize() = CUDA_ERROR_ILLEGAL_ADDRESS",
+        "peer_fault: cuCtxSynchronize() = CUDA_ERROR_CONTEXT_IS_DESTROYED",
         "cuDevicePrimaryCtxReset_two: the first device's memory: right",
     ] {
         assert!(out.lines().any(|said| said == line), "{line}:\n{out}");
     }
+    // The device that was reset has no context any more; the other one keeps the fault.
+    let (_, after) =
+        out.split_once("peer_fault: the other device still\n").unwrap_or_else(|| panic!("{out}"));
+    let kept = after.lines().take(4).filter(|said| said.ends_with("= CUDA_ERROR_ILLEGAL_ADDRESS")).count();
+    assert_eq!(kept, 4, "{out}");
     let totals = daemon.stop().unwrap_or_else(|e| panic!("{e:?}"));
     assert_eq!(
         (totals.get("posted_errors"), totals.get("sessions_open")),

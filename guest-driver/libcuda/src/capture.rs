@@ -2,6 +2,9 @@
 //!
 //! Whether a stream is being captured is asked thousands of times and almost never so: as long as no capture has begun in the
 //! process, the answer is given here.
+//!
+//! Which streams a capture has come to (through events, and to other devices') and whether it was invalidated since, only the driver
+//! knows, and it says so to the very call. So nothing is posted while a capture is under way: each call waits for its answer.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -87,6 +87,8 @@ pub struct Primary {
     active: AtomicBool,
     /// Those that it is made with (cuDevicePrimaryCtxSetFlags): not what cuCtxSetFlags makes of it later.
     flags: AtomicU32,
+    /// It was reset after a fault, and never comes back.
+    reset_after_fault: AtomicBool,
 }
 
 #[derive(Default)]
@@ -112,7 +114,13 @@ impl Primary {
             ended: Condvar::new(),
             active: AtomicBool::new(false),
             flags: AtomicU32::new(0),
+            reset_after_fault: AtomicBool::new(false),
         })
+    }
+
+    /// It was reset after a fault: the device has no context any more, and gets none.
+    pub fn is_reset_after_fault(&self) -> bool {
+        self.reset_after_fault.load(Ordering::Relaxed)
     }
 
     /// It is retained and was not reset since: the worker has it.
@@ -306,7 +314,8 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     finish((|| {
         let process = initialised()?;
         let primary = primary(process, dev)?;
-        if process.end_fault() {
+        if process.has_faulted() {
+            primary.reset_after_fault.store(true, Ordering::Relaxed);
             return Ok(());
         }
         process.alive()?;

@@ -120,7 +120,7 @@ pub fn with_ring<R>(work: impl FnOnce(&'static Process, &mut Lane<'_>) -> CuResu
         }
         let number = state.place.number;
         let mut lane = Lane { process, context, number, state };
-        work(process, &mut lane)
+        work(process, &mut lane).map_err(|error| process.failure_in(CUcontext(lane.context), error))
     })
     // A call from inside a call of the same thread: a signal handler's.
     .unwrap_or(Err(CUresult::NOT_PERMITTED))
@@ -246,7 +246,8 @@ impl Lane<'_> {
     }
 
     /// Sends a call that is known to be valid, without waiting; its outputs, if it has any, do not come back. It waits all the
-    /// same where the row has never been carried out with these flags, and under VGPU_STRICT=1.
+    /// same where the row has never been carried out with these flags, while something is captured ([`crate::capture`]), and under
+    /// VGPU_STRICT=1.
     ///
     /// # Errors
     /// The transport's failure; the call's own CUresult where it waits.
@@ -281,7 +282,8 @@ impl Lane<'_> {
         let carried = &CARRIED[C::ID as usize];
         // Flags with more than three bits have no bit of their own: such a call waits each time.
         let bit = 1u8.checked_shl(variant).unwrap_or(0);
-        if carried.load(Ordering::Relaxed) & bit == 0 || (self.process.strict && !bulk) {
+        let strict = self.process.strict && !bulk;
+        if carried.load(Ordering::Relaxed) & bit == 0 || crate::capture::any() || strict {
             self.call::<C>(fields, bulk)?;
             carried.fetch_or(bit, Ordering::Relaxed);
             return Ok(());

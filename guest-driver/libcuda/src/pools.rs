@@ -18,7 +18,7 @@ use crate::gate;
 use crate::objects::lock;
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
-use crate::virtual_memory::{LOCATION_DEVICE, access_descriptions, to_host};
+use crate::virtual_memory::{LOCATION_DEVICE, access_descriptions, to_host, unnamed_device};
 
 /// How often another address is asked for before an allocation fails.
 const CLASHES_MAX: usize = 16;
@@ -100,17 +100,12 @@ pub unsafe fn cuDeviceGetDefaultMemPool(to: *mut CUmemoryPool, dev: CUdevice) ->
 
 /// cuDeviceGetMemPool.
 pub unsafe fn cuDeviceGetMemPool(to: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
-    finish(give_pool(to, dev, |pools| pools.current).map_err(no_such_device))
-}
-
-/// What cuDeviceGetMemPool and cuDeviceSetMemPool say of a device that is none; cuDeviceGetDefaultMemPool names it.
-fn no_such_device(error: CUresult) -> CUresult {
-    if error == CUresult::INVALID_DEVICE { CUresult::INVALID_VALUE } else { error }
+    finish(give_pool(to, dev, |pools| pools.current).map_err(unnamed_device))
 }
 
 fn set_pool(dev: CUdevice, pool: CUmemoryPool) -> CuResult<()> {
     let process = ready()?;
-    supported(process, dev).map_err(no_such_device)?;
+    supported(process, dev).map_err(unnamed_device)?;
     let record = process.objects.pools.get(pool.0).ok_or(CUmemoryPool::INVALID)?;
     if record.device != dev {
         return Err(CUresult::INVALID_VALUE);
@@ -173,7 +168,7 @@ pub unsafe fn cuMemPoolCreate(to: *mut CUmemoryPool, props: *const CUmemPoolProp
         let props = unsafe { props.read_unaligned() };
         // SAFETY: a local.
         let device = unsafe { device_at(&raw const props.location, props.kind) }?;
-        supported(process, device)?;
+        supported(process, device).map_err(unnamed_device)?;
         if props.handle_types != 0 {
             crate::log::once("cuMemPoolCreate", || {
                 "cuMemPoolCreate: pools that other processes share are not supported".into()

@@ -38,8 +38,6 @@ pub struct Process {
     pub primaries: Vec<Primary>,
     /// VGPU_STRICT=1: every call waits.
     pub strict: bool,
-    /// The primary context was reset after a fault.
-    fault_ended: AtomicBool,
 }
 
 static PROCESS: OnceLock<Process> = OnceLock::new();
@@ -147,7 +145,6 @@ fn connect() -> Result<Process, Failure> {
         pinned: Mutex::new(PinnedWindow::default()),
         primaries,
         strict: std::env::var_os("VGPU_STRICT").is_some_and(|v| v == "1"),
-        fault_ended: AtomicBool::new(false),
     })
 }
 
@@ -274,23 +271,38 @@ impl Process {
         }
     }
 
-    /// What every call answers after a fault: its result, until the primary context is reset, which ends all contexts for good.
+    /// What every call answers after a fault: its result, whichever device's context is current, until that device's primary
+    /// context is reset, which ends the device's contexts for good. Inside a call that has a ring the current context is not to be
+    /// had here: [`crate::gate::with_ring`] asks for it.
     #[cold]
     fn after_fault(&self, result: u32) -> CUresult {
-        if self.fault_ended.load(Ordering::Relaxed) {
-            CUresult::CONTEXT_IS_DESTROYED
-        } else {
-            CUresult(result)
+        self.fault_in(crate::thread::current_context(), result)
+    }
+
+    #[cold]
+    fn fault_in(&self, context: CUcontext, result: u32) -> CUresult {
+        let reset = match self.objects.contexts.get(context.0) {
+            Some(record) => usize::try_from(record.device)
+                .ok()
+                .and_then(|i| self.primaries.get(i))
+                .is_some_and(Primary::is_reset_after_fault),
+            None => self.primaries.iter().all(Primary::is_reset_after_fault),
+        };
+        if reset { CUresult::CONTEXT_IS_DESTROYED } else { CUresult(result) }
+    }
+
+    /// What a call with this context current answers in place of an error that may be a fault's.
+    #[cold]
+    pub fn failure_in(&self, context: CUcontext, error: CUresult) -> CUresult {
+        match self.session.state() {
+            SessionState::Sticky(result) if error == CUresult(result) => self.fault_in(context, result),
+            _ => error,
         }
     }
 
-    /// A primary context is reset after a fault. False where there was none.
-    pub fn end_fault(&self) -> bool {
-        let faulted = matches!(self.session.state(), SessionState::Sticky(_));
-        if faulted {
-            self.fault_ended.store(true, Ordering::Relaxed);
-        }
-        faulted
+    /// A kernel of the process has faulted.
+    pub fn has_faulted(&self) -> bool {
+        matches!(self.session.state(), SessionState::Sticky(_))
     }
 
     /// The devices that the process sees.

@@ -91,6 +91,12 @@ pub(crate) fn to_host(process: &Process, location: CUmemLocation) -> CuResult<CU
     Ok(CUmemLocation { id: process.host_ordinal(location.id)?, ..location })
 }
 
+/// What driver 580 says of a device that is none, in the calls that do not name it: cuMemSetAccess and those of pools. cuMemCreate
+/// and cuDeviceGetDefaultMemPool name it.
+pub(crate) fn unnamed_device(error: CUresult) -> CUresult {
+    if error == CUresult::INVALID_DEVICE { CUresult::INVALID_VALUE } else { error }
+}
+
 /// The caller's access descriptions as frames have them.
 ///
 /// # Errors
@@ -299,7 +305,7 @@ pub unsafe fn cuMemSetAccess(
     finish((|| {
         let process = ready()?;
         // SAFETY: CUDA's contract: `count` descriptions.
-        let list = unsafe { access_descriptions(process, desc, count) }?;
+        let list = unsafe { access_descriptions(process, desc, count) }.map_err(unnamed_device)?;
         if !process.ranges.is_mapped(ptr, size as u64) {
             return Err(CUresult::INVALID_VALUE);
         }

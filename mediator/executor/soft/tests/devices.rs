@@ -50,6 +50,9 @@ fn each_device_has_its_own_memory_and_copies_go_between() {
     a.call::<copy::row::cuMemcpyDtoD_v2>((there, here, 16 * MIB)).unwrap();
     let wrong = a.call::<copy::row::cuMemcpyPeer>((here, mine, there, handle(9), 16));
     assert_eq!(wrong, Err(CUresult::INVALID_CONTEXT));
+    // NULL for a context: the addresses say where the memory lies.
+    a.call::<copy::row::cuMemcpyPeer>((here, mine, there, CUcontext::NULL, 16)).unwrap();
+    a.call::<copy::row::cuMemcpyPeer>((there, CUcontext::NULL, here, CUcontext::NULL, 16)).unwrap();
     a.free(there).unwrap();
     assert_eq!(b.left(), before.1, "freed from the other device's context");
 }

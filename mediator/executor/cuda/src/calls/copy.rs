@@ -6,6 +6,7 @@
 //! replays would read memory that is long gone.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use cuda_api::CuResult;
 use cuda_api::calls::copy::Host;
@@ -14,6 +15,7 @@ use cuda_api::wire::{Bulk, Fill, Filled};
 
 use crate::Cuda;
 use crate::calls::memory::host_address;
+use crate::context::Context;
 use crate::driver::Raw;
 use crate::thread::Thread;
 
@@ -68,6 +70,11 @@ impl Cuda {
         if self.memory.is_host(address) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
     }
 
+    /// A context of a copy between contexts. NULL is the driver's to judge, and driver 580 takes it.
+    fn peer(&self, handle: CUcontext) -> CuResult<Option<Arc<Context>>> {
+        if handle.is_null() { Ok(None) } else { self.context_by(handle).map(Some) }
+    }
+
     /// The stream is not being captured.
     pub(crate) fn not_capturing(&self, stream: Raw) -> CuResult<()> {
         match self.driver.cuStreamIsCapturing(stream)? {
@@ -78,6 +85,11 @@ impl Cuda {
             }
         }
     }
+}
+
+/// A context as the driver knows it.
+fn raw(context: &Option<Arc<Context>>) -> Raw {
+    context.as_ref().map_or(0, |context| context.raw)
 }
 
 macro_rules! fills {
@@ -236,9 +248,9 @@ impl Host for Cuda {
         src_context: CUcontext,
         len: usize,
     ) -> CuResult<()> {
-        let (to, from) = (self.context_by(dst_context)?, self.context_by(src_context)?);
+        let (to, from) = (self.peer(dst_context)?, self.peer(src_context)?);
         // SAFETY: both ends are this session's (the dispatch has checked them).
-        unsafe { self.driver.cuMemcpyPeer(dst, to.raw, src, from.raw, len) }
+        unsafe { self.driver.cuMemcpyPeer(dst, raw(&to), src, raw(&from), len) }
     }
 
     fn cuMemcpyPeerAsync(
@@ -252,9 +264,9 @@ impl Host for Cuda {
         stream: CUstream,
     ) -> CuResult<()> {
         let stream = self.stream(stream)?;
-        let (to, from) = (self.context_by(dst_context)?, self.context_by(src_context)?);
+        let (to, from) = (self.peer(dst_context)?, self.peer(src_context)?);
         // SAFETY: both ends are this session's (the dispatch has checked them).
-        unsafe { self.driver.cuMemcpyPeerAsync(dst, to.raw, src, from.raw, len, stream.raw) }
+        unsafe { self.driver.cuMemcpyPeerAsync(dst, raw(&to), src, raw(&from), len, stream.raw) }
     }
 
     fn vgpuArrayIn(

@@ -104,8 +104,21 @@ impl Soft {
         Ok([a?, b?])
     }
 
+    /// The contexts of a copy between contexts. NULL is that of the memory, if it is of one: where memory lies its address says.
+    fn peers(&self, ends: [(CUcontext, u64); 2]) -> CuResult<Vec<Arc<Context>>> {
+        let mut peers = Vec::new();
+        for (handle, address) in ends {
+            if handle.is_null() {
+                peers.extend(self.contexts_at([address]));
+            } else {
+                peers.push(read(&self.contexts).by_handle(handle)?);
+            }
+        }
+        Ok(peers)
+    }
+
     /// The contexts whose memory lies at these addresses.
-    fn contexts_at(&self, addresses: [u64; 2]) -> Vec<Arc<Context>> {
+    fn contexts_at<const N: usize>(&self, addresses: [u64; N]) -> Vec<Arc<Context>> {
         let contexts = read(&self.contexts);
         let at = |address| contexts.current(self.device.memory.context_at(address)?).ok().flatten();
         addresses.into_iter().filter_map(at).collect()
@@ -251,7 +264,7 @@ impl Host for Soft {
         from: CUcontext,
         n: usize,
     ) -> CuResult<()> {
-        let contexts = self.contexts_by([to, from])?;
+        let contexts = self.peers([(to, dst), (from, src)])?;
         self.copy_between(thread, &contexts, dst, src, n as u64)
     }
 
@@ -265,7 +278,7 @@ impl Host for Soft {
         n: usize,
         stream: CUstream,
     ) -> CuResult<()> {
-        self.contexts_by([to, from])?;
+        self.peers([(to, dst), (from, src)])?;
         self.copy_within(self.stream(thread, stream)?.0, dst, src, n as u64)
     }
 
