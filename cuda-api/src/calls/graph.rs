@@ -72,11 +72,16 @@ cuda_api_macros::calls! { graph;
     /// Takes a node out of its graph.
     0x0b19 sync fn cuGraphDestroyNode(hNode: CUgraphNode);
     /// What a node does.
-    0x0b1a sync fn cuGraphNodeGetType(hNode: CUgraphNode, out nodeType: u32);
+    0x0b7d sync custom "guest-driver/libcuda/src/graph_get.rs" fn cuGraphNodeGetType(hNode: CUgraphNode, nodeType: *mut u32)
+        wire (hNode: CUgraphNode) -> (nodeType: u32);
     /// Whether a node does anything in an executable graph.
-    0x0b1b sync fn cuGraphNodeGetEnabled(handle hGraphExec: CUgraphExec, hNode: CUgraphNode, out isEnabled: u32);
+    0x0b7e sync custom "guest-driver/libcuda/src/graph_set.rs"
+        fn cuGraphNodeGetEnabled(hGraphExec: CUgraphExec, hNode: CUgraphNode, isEnabled_out: *mut u32)
+        wire (hGraphExec: CUgraphExec, hNode: CUgraphNode) -> (isEnabled: u32);
     /// Has a node do something in an executable graph, or nothing.
-    0x0b1c sync fn cuGraphNodeSetEnabled(handle hGraphExec: CUgraphExec, hNode: CUgraphNode, isEnabled: u32);
+    0x0b7f sync custom "guest-driver/libcuda/src/graph_set.rs"
+        fn cuGraphNodeSetEnabled(hGraphExec: CUgraphExec, hNode: CUgraphNode, isEnabled: u32)
+        wire (hGraphExec: CUgraphExec, hNode: CUgraphNode, isEnabled: u32);
     /// The flags with which a graph was made executable.
     0x0b1d sync fn cuGraphExecGetFlags(handle hGraphExec: CUgraphExec, out flags: u64);
     /// Takes an executable graph to the device before its first launch.
@@ -154,7 +159,7 @@ cuda_api_macros::calls! { graph;
     /// Adds a kernel.
     0x0b36 sync custom "guest-driver/libcuda/src/graph_add.rs" over vgpuGraphAddNode
         fn cuGraphAddKernelNode_v2(phGraphNode: *mut CUgraphNode, hGraph: CUgraph, dependencies: *const CUgraphNode, numDependencies: usize, nodeParams: *const core::ffi::c_void);
-    /// Adds a copy.
+    /// Adds a copy. From or to ordinary memory it is a graph of a host function and a copy.
     0x0b37 sync custom "guest-driver/libcuda/src/graph_add.rs" over vgpuGraphAddNode
         fn cuGraphAddMemcpyNode(phGraphNode: *mut CUgraphNode, hGraph: CUgraph, dependencies: *const CUgraphNode, numDependencies: usize, copyParams: *const core::ffi::c_void, ctx: CUcontext);
     /// Adds a fill.

@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuda_api::calls::graph::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::{CUgraph, CUgraphExec, CUgraphExecUpdateResultInfo, CUgraphNode, CUstream};
+use cuda_api::types::{
+    CUgraph, CUgraphExec, CUgraphExecUpdateResultInfo, CUgraphNode, CUstream, CaptureInfo,
+};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
 use crate::graph::{edge_data, nodes};
-use crate::process::initialised;
+use crate::process::{Process, initialised};
 use crate::thread;
 
 /// Captures that have begun and not ended.
@@ -156,13 +158,7 @@ unsafe fn capture_info(stream: CUstream, out: &CaptureOut) -> CuResult<()> {
     let (info, nodes, edges) = if out.graph.is_null() {
         gate::call::<row::cuStreamGetCaptureInfo_v3>((stream,))?
     } else {
-        let proposed: CUgraph =
-            process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
-        let outcome = gate::call::<row::vgpuStreamCaptureInfo>((stream, proposed));
-        if !matches!(&outcome, Ok((info, ..)) if info.graph == proposed.0) {
-            process.objects.remove_plain(proposed);
-        }
-        outcome?
+        info_with_graph(process, stream)?
     };
     let is_active = info.status == CAPTURE_STATUS_ACTIVE;
     if is_active && out.dependencies.is_null() && !out.edges.is_null() {
@@ -202,6 +198,32 @@ unsafe fn capture_info(stream: CUstream, out: &CaptureOut) -> CuResult<()> {
         }
     }
     Ok(())
+}
+
+/// A capture's state, with its graph.
+fn info_with_graph(process: &Process, stream: CUstream) -> CuResult<(CaptureInfo, Vec<u64>, Vec<u64>)> {
+    let proposed: CUgraph =
+        process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
+    let outcome = gate::call::<row::vgpuStreamCaptureInfo>((stream, proposed));
+    if !matches!(&outcome, Ok((info, ..)) if info.graph == proposed.0) {
+        process.objects.remove_plain(proposed);
+    }
+    outcome
+}
+
+/// A graph, what its next node will depend on, and what those edges are for.
+type Active = (CUgraph, Vec<u64>, Vec<u64>);
+
+/// A stream's capture, if it is being captured and nothing is wrong with that.
+///
+/// # Errors
+/// As cuStreamGetCaptureInfo.
+pub(crate) fn active(process: &Process, stream: CUstream) -> CuResult<Option<Active>> {
+    if gate::call::<row::cuStreamGetCaptureInfo_v3>((stream,))?.0.status != CAPTURE_STATUS_ACTIVE {
+        return Ok(None);
+    }
+    let (info, nodes, edges) = info_with_graph(process, stream)?;
+    Ok((info.status == CAPTURE_STATUS_ACTIVE).then_some((CUgraph(info.graph), nodes, edges)))
 }
 
 /// cuStreamGetCaptureInfo_v3.

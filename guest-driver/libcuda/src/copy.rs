@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 
 use cuda_api::calls::copy::row;
+use cuda_api::graph_node::memory_type;
 use cuda_api::guest::finish;
 use cuda_api::host::Access;
 use cuda_api::types::{CUdeviceptr, CUstream};
@@ -11,8 +12,9 @@ use cuda_api::wire::{Bulk, Fill, INLINE_BYTES_MAX};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate::{self, Lane};
+use crate::graph_pageable::{self, of_bytes};
 use crate::process::Process;
-use crate::thread;
+use crate::{capture, thread};
 
 /// Slots of the staging buffer: how many chunks are on their way at once.
 pub const STAGING_SLOTS: usize = 8;
@@ -291,8 +293,14 @@ pub unsafe fn cuMemcpyHtoDAsync_v2(
     len: usize,
     stream: CUstream,
 ) -> CUresult {
-    // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { host_to_device(dst, src.cast(), len, Some(stream)) })
+    finish((|| {
+        let copy = || of_bytes((memory_type::DEVICE, dst), (memory_type::HOST, src as u64), len as u64);
+        if capture::any() && graph_pageable::captured(stream, &copy())? {
+            return Ok(());
+        }
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { host_to_device(dst, src.cast(), len, Some(stream)) }
+    })())
 }
 
 /// cuMemcpyDtoHAsync.
@@ -302,8 +310,14 @@ pub unsafe fn cuMemcpyDtoHAsync_v2(
     len: usize,
     stream: CUstream,
 ) -> CUresult {
-    // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { device_to_host(dst.cast(), src, len, Some(stream)) })
+    finish((|| {
+        let copy = || of_bytes((memory_type::HOST, dst as u64), (memory_type::DEVICE, src), len as u64);
+        if capture::any() && graph_pageable::captured(stream, &copy())? {
+            return Ok(());
+        }
+        // SAFETY: CUDA's contract with the caller.
+        unsafe { device_to_host(dst.cast(), src, len, Some(stream)) }
+    })())
 }
 
 /// Which way a copy goes, as the addresses say.
@@ -402,6 +416,10 @@ pub unsafe fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, len: usize) -> CUresu
 /// cuMemcpyAsync.
 pub unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, len: usize, stream: CUstream) -> CUresult {
     finish((|| {
+        let copy = || of_bytes((memory_type::UNIFIED, dst), (memory_type::UNIFIED, src), len as u64);
+        if capture::any() && graph_pageable::captured(stream, &copy())? {
+            return Ok(());
+        }
         match direction(crate::process::initialised()?, dst, src) {
             // SAFETY: CUDA's contract with the caller.
             Direction::HostToDevice => unsafe { host_to_device(dst, src as *const u8, len, Some(stream)) },

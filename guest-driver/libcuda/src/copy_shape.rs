@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use cuda_api::calls::copy::row;
 use cuda_api::calls::texture::row::cuArray3DGetDescriptor_v2;
+use cuda_api::graph_node;
 use cuda_api::guest::{finish, not_null};
 use cuda_api::host::Access;
 use cuda_api::types::{
@@ -23,7 +24,7 @@ use crate::process::Process;
 use crate::thread;
 
 /// CU_DEVICE_ATTRIBUTE_MAX_PITCH of every device. Bytes.
-const PITCH_MAX: u64 = 0x7fff_ffff;
+pub(crate) const PITCH_MAX: u64 = 0x7fff_ffff;
 /// Rows are cut at multiples of this, the largest element of an array. Bytes.
 const ELEMENT_BYTES_MAX: usize = 16;
 
@@ -149,7 +150,7 @@ fn bytes_end() -> CopyEnd {
 
 /// The rows of memory are apart as CUDA wants them. True: the pitch or the height of a slice is left open (0), although the copy has
 /// a use for it. The driver takes that; where the rows lie then is not documented.
-fn check_rows(end: &CopyEnd, width: u64, height: u64, depth: u64) -> CuResult<bool> {
+pub(crate) fn check_rows(end: &CopyEnd, width: u64, height: u64, depth: u64) -> CuResult<bool> {
     let refused = Err(CUresult::INVALID_VALUE);
     let row = end.x.checked_add(width).ok_or(CUresult::INVALID_VALUE)?;
     let slice = end.y.checked_add(height).ok_or(CUresult::INVALID_VALUE)?;
@@ -351,7 +352,7 @@ unsafe fn fetch(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuR
 ///
 /// # Safety
 /// The rows are readable and writable.
-unsafe fn within(shape: &CopyShape) {
+pub(crate) unsafe fn within(shape: &CopyShape) {
     for z in 0..shape.depth {
         for y in 0..shape.height {
             // No overflow: both extents were computed with checks.
@@ -366,6 +367,31 @@ unsafe fn within(shape: &CopyShape) {
 /// An end is memory of another device than the current context's.
 fn elsewhere(lane: &Lane<'_>, end: &CopyEnd, access: Access) -> bool {
     end.kind == CopyEnd::ADDRESS && lane.is_elsewhere(end.at, access)
+}
+
+/// The copy as a graph's node has it.
+fn as_node(copy: &CUDA_MEMCPY3D) -> graph_node::Copy3D {
+    let end = |end: &Copy3dEnd| graph_node::CopyEnd {
+        x_bytes: end.x as u64,
+        y: end.y as u64,
+        z: end.z as u64,
+        lod: end.lod as u64,
+        memory_type: end.memory_type,
+        padding: 0,
+        host: end.host,
+        device: end.device,
+        array: end.array,
+        reserved: 0,
+        pitch: end.pitch as u64,
+        height: end.rows as u64,
+    };
+    graph_node::Copy3D {
+        src: end(&copy.src),
+        dst: end(&copy.dst),
+        width_bytes: copy.width as u64,
+        height: copy.height as u64,
+        depth: copy.depth as u64,
+    }
 }
 
 /// What sort of call a copy is.
@@ -387,6 +413,12 @@ pub(crate) struct Manner {
 /// # Safety
 /// Rows of host memory are what the caller says they are: CUDA's contract with it.
 pub(crate) unsafe fn copy(copy: &CUDA_MEMCPY3D, manner: Manner) -> CuResult<()> {
+    if let (Some(stream), false, false) = (manner.stream, manner.peer, manner.batch)
+        && crate::capture::any()
+        && crate::graph_pageable::captured(stream, &as_node(copy))?
+    {
+        return Ok(());
+    }
     let stream = manner.stream.unwrap_or_else(thread::default_stream);
     let own_stream = stream == STREAM_PER_THREAD;
     let (shape, wait) = gate::with_ring(|process, lane| {

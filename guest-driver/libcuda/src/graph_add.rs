@@ -10,7 +10,6 @@ use cuda_api::types::{CUcontext, CUdeviceptr, CUevent, CUgraph, CUgraphNode};
 use cuda_api::{CUresult, CuResult};
 use zerocopy::IntoBytes as _;
 
-use crate::gate;
 use crate::graph::{edge_data, nodes, owned_by};
 use crate::graph_node::{
     KERNEL_V1_BYTES, NODE_AT, Sent, batch, child_of, forget_names, general, guest_ordinal, host_of, keep,
@@ -18,6 +17,7 @@ use crate::graph_node::{
 };
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
+use crate::{gate, graph_pageable};
 
 /// Memory that a graph will allocate is known from now on. The driver uses its addresses for other graphs when this one is gone.
 fn hold(process: &Process, address: u64, len: u64, device: i32) -> CuResult<()> {
@@ -77,7 +77,12 @@ unsafe fn add(
     // SAFETY: this function's contract is the callees'.
     let (dependencies, edges) =
         unsafe { (nodes(place.dependencies, place.count)?, edge_data(place.edges, place.count)?) };
-    let Sent { node: sent, data } = sent(process)?;
+    let Sent { node: sent, data, pageable } = sent(process)?;
+    let standin = match (&sent, pageable) {
+        (Node::Memcpy(copy), Some(form)) => Some(graph_pageable::standin(process, copy, form)?),
+        _ => None,
+    };
+    let sent = standin.as_ref().map_or(sent, |standin| child_of(standin.graph));
     let fields = (place.graph, dependencies, edges, place.general, sent.encode(), data.as_slice());
     let outcome = gate::call::<row::vgpuGraphAddNode>(fields);
     if let (Err(_), Node::Conditional(_, names)) = (&outcome, &sent) {

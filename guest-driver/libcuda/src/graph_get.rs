@@ -14,8 +14,8 @@ use crate::graph::owned_by;
 use crate::graph_node::{
     KERNEL_V1_BYTES, LOCATION_DEVICE, MEMSET_V1_BYTES, Place, guest_ordinal, keep, write_first,
 };
-use crate::process::initialised;
-use crate::{function, gate, thread};
+use crate::process::{Process, initialised};
+use crate::{function, gate, graph_pageable, thread};
 
 /// A node's parameters as they are, a kernel's as a buffer, and the graph that it is in.
 fn get(node: CUgraphNode, kind: u32) -> CuResult<(CUgraph, Node, Vec<u8>)> {
@@ -89,6 +89,14 @@ pub unsafe fn cuGraphKernelNodeGetParams_v2(node: CUgraphNode, params: *mut c_vo
 pub unsafe fn cuGraphMemcpyNodeGetParams(node: CUgraphNode, params: *mut c_void) -> CUresult {
     finish((|| {
         not_null(params)?;
+        let process = initialised()?;
+        process.alive()?;
+        if !node.is_null()
+            && let Some(found) = graph_pageable::find(process, node)?
+        {
+            // SAFETY: CUDA's contract with the caller.
+            return unsafe { write_first(params, found.given(), size_of::<Copy3D>()) };
+        }
         match get(node, kind::MEMCPY)?.1 {
             // SAFETY: CUDA's contract with the caller.
             Node::Memcpy(found) => unsafe { write_first(params, &found.copy, size_of::<Copy3D>()) },
@@ -174,15 +182,43 @@ pub unsafe fn cuGraphChildGraphNodeGetGraph(node: CUgraphNode, to: *mut CUgraph)
         let process = initialised()?;
         process.alive()?;
         not_null(to)?;
-        let proposed: CUgraph =
-            process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
-        let outcome = gate::call::<row::cuGraphChildGraphNodeGetGraph>((node, proposed));
-        match outcome {
-            Ok((graph, parent)) if graph == proposed => owned_by(process, graph, parent),
-            _ => process.objects.remove_plain(proposed),
+        if graph_pageable::find(process, node)?.is_some() {
+            return Err(CUresult::INVALID_VALUE);
         }
+        let graph = child_graph(process, node)?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
-        unsafe { to.write(outcome?.0) };
+        unsafe { to.write(graph) };
+        Ok(())
+    })())
+}
+
+/// The graph in a node.
+///
+/// # Errors
+/// As cuGraphChildGraphNodeGetGraph.
+pub(crate) fn child_graph(process: &Process, node: CUgraphNode) -> CuResult<CUgraph> {
+    let proposed: CUgraph =
+        process.objects.insert_plain(crate::context::owner(thread::current_context()).0)?;
+    let outcome = gate::call::<row::cuGraphChildGraphNodeGetGraph>((node, proposed));
+    match outcome {
+        Ok((graph, parent)) if graph == proposed => owned_by(process, graph, parent),
+        _ => process.objects.remove_plain(proposed),
+    }
+    outcome.map(|(graph, _)| graph)
+}
+
+/// cuGraphNodeGetType.
+pub unsafe fn cuGraphNodeGetType(node: CUgraphNode, to: *mut u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        not_null(to)?;
+        let mut found = gate::call::<row::cuGraphNodeGetType>((node,))?;
+        if found == kind::GRAPH && graph_pageable::find_in(process, node)?.is_some() {
+            found = kind::MEMCPY;
+        }
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { to.write(found) };
         Ok(())
     })())
 }

@@ -19,6 +19,7 @@ use cuda_api::wire::Pod;
 use cuda_api::{CUresult, CuResult};
 use zerocopy::IntoBytes as _;
 
+use crate::graph_pageable::Form;
 use crate::objects::lock;
 use crate::process::Process;
 use crate::{function, thread};
@@ -36,11 +37,13 @@ pub(crate) const NODE_AT: usize = offset_of!(NodeParams, node);
 pub(crate) struct Sent {
     pub(crate) node: Node,
     pub(crate) data: Vec<u8>,
+    /// Of a copy: ends that are ordinary memory, which the worker does not have ([`crate::graph_pageable`]).
+    pub(crate) pageable: Option<Form>,
 }
 
 impl From<Node> for Sent {
     fn from(node: Node) -> Self {
-        Sent { node, data: Vec::new() }
+        Sent { node, data: Vec::new(), pageable: None }
     }
 }
 
@@ -103,11 +106,28 @@ unsafe fn kernel(process: &Process, given: &KernelNode) -> CuResult<Sent> {
             ..*given
         }),
         data,
+        pageable: None,
     })
 }
 
+/// What an end of a copy is to this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EndPlace {
+    /// Nothing that the CPU can be sure to reach.
+    Device,
+    /// Host memory that is shared with the worker.
+    Shared,
+    /// The program's ordinary memory.
+    Pageable,
+}
+
 /// One end of a copy: the address that its type says, and nothing else.
-fn copy_end(process: &Process, end: &CopyEnd, copy: &Copy3D, access: Access) -> CuResult<CopyEnd> {
+fn copy_end(
+    process: &Process,
+    end: &CopyEnd,
+    copy: &Copy3D,
+    access: Access,
+) -> CuResult<(CopyEnd, EndPlace)> {
     let (host, device) = match end.memory_type {
         memory_type::HOST => (end.host, 0),
         memory_type::DEVICE | memory_type::UNIFIED => (0, end.device),
@@ -121,26 +141,29 @@ fn copy_end(process: &Process, end: &CopyEnd, copy: &Copy3D, access: Access) -> 
     };
     let bare = CopyEnd { padding: 0, host, device, array: 0, reserved: 0, ..*end };
     let (start, len) = bare.range(copy)?;
-    if end.memory_type != memory_type::DEVICE && len != 0 {
-        // The worker reads and writes it at each launch: only memory that is shared with it can be named.
-        if start == 0 {
-            return Err(CUresult::INVALID_VALUE);
-        }
-        if process.ranges.find(start).is_none() {
-            crate::log::once("graph memcpy pageable", || {
-                "a graph's copy from or to host memory that is not pinned is not supported".into()
-            });
-            return Err(CUresult::NOT_SUPPORTED);
-        }
-        process.ranges.check(start, len, access)?;
+    if end.memory_type == memory_type::DEVICE || len == 0 {
+        return Ok((bare, EndPlace::Device));
     }
-    Ok(bare)
+    if start == 0 {
+        return Err(CUresult::INVALID_VALUE);
+    }
+    // The worker reads and writes it at each launch: only memory that is shared with it can be named.
+    let Some(range) = process.ranges.find(start) else { return Ok((bare, EndPlace::Pageable)) };
+    process.ranges.check(start, len, access)?;
+    Ok((bare, if range.kind.is_host() { EndPlace::Shared } else { EndPlace::Device }))
 }
 
 pub(crate) fn memcpy(process: &Process, copy: &Copy3D, ctx: u64) -> CuResult<Sent> {
-    let src = copy_end(process, &copy.src, copy, Access::Read)?;
-    let dst = copy_end(process, &copy.dst, copy, Access::Write)?;
-    Ok(Node::Memcpy(MemcpyNode { flags: 0, reserved: 0, ctx, copy: Copy3D { src, dst, ..*copy } }).into())
+    let (src, from) = copy_end(process, &copy.src, copy, Access::Read)?;
+    let (dst, to) = copy_end(process, &copy.dst, copy, Access::Write)?;
+    let pageable = match (from, to) {
+        (EndPlace::Pageable, EndPlace::Device) => Some(Form::Up),
+        (EndPlace::Device, EndPlace::Pageable) => Some(Form::Down),
+        (EndPlace::Pageable, _) | (_, EndPlace::Pageable) => Some(Form::Within),
+        _ => None,
+    };
+    let node = MemcpyNode { flags: 0, reserved: 0, ctx, copy: Copy3D { src, dst, ..*copy } };
+    Ok(Sent { pageable, ..Node::Memcpy(node).into() })
 }
 
 /// # Safety

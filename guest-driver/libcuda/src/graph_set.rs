@@ -3,23 +3,27 @@
 use std::ffi::c_void;
 
 use cuda_api::calls::graph::row;
-use cuda_api::graph_node::{KernelNode, Node};
-use cuda_api::guest::finish;
+use cuda_api::graph_node::{KernelNode, MemcpyNode, Node};
+use cuda_api::guest::{finish, not_null};
 use cuda_api::types::{CUcontext, CUevent, CUgraph, CUgraphExec, CUgraphNode};
 use cuda_api::{CUresult, CuResult};
 
-use crate::gate;
 use crate::graph_node::{
     KERNEL_V1_BYTES, Sent, batch, child_of, forget_names, general, host_of, kernel_at, memcpy, memset_at,
     read,
 };
+use crate::graph_pageable::{Form, Found};
 use crate::process::{Process, initialised};
+use crate::{gate, graph_pageable};
 
 /// Changes a node.
 fn set(node: CUgraphNode, general: bool, sent: impl FnOnce(&Process) -> CuResult<Sent>) -> CuResult<()> {
     let process = initialised()?;
     process.alive()?;
-    let Sent { node: sent, data } = sent(process)?;
+    let Sent { node: sent, data, pageable } = sent(process)?;
+    if let Some((copy, found)) = pageable_copy(process, node, &sent, pageable)? {
+        return graph_pageable::set(process, &found, copy, pageable);
+    }
     let names = conditional_names(&sent);
     let outcome = gate::call::<row::vgpuGraphNodeSetParams>((node, general, sent.encode(), data.as_slice()));
     forget_names(process, names);
@@ -36,7 +40,10 @@ fn exec_set(
     let process = initialised()?;
     process.alive()?;
     process.objects.check(exec)?;
-    let Sent { node: sent, data } = sent(process)?;
+    let Sent { node: sent, data, pageable } = sent(process)?;
+    if let Some((copy, found)) = pageable_copy(process, node, &sent, pageable)? {
+        return graph_pageable::exec_set(process, exec, node, &found, copy, pageable);
+    }
     let names = conditional_names(&sent);
     let fields = (exec, node, general, sent.encode(), data.as_slice());
     let outcome = gate::call::<row::vgpuGraphExecNodeSetParams>(fields);
@@ -46,6 +53,31 @@ fn exec_set(
         crate::graph::unproven(process, exec);
     }
     outcome
+}
+
+/// The parameters of a copy for a node whose copy has, or had, an end in ordinary memory, and that node.
+fn pageable_copy<'a>(
+    process: &Process,
+    node: CUgraphNode,
+    sent: &'a Node,
+    pageable: Option<Form>,
+) -> CuResult<Option<(&'a MemcpyNode, Found)>> {
+    let found = match sent {
+        Node::Memcpy(_) | Node::Child(_) => graph_pageable::find(process, node)?,
+        _ => None,
+    };
+    match (sent, found) {
+        (Node::Memcpy(copy), Some(found)) => Ok(Some((copy, found))),
+        // A copy does not become a graph.
+        (_, Some(_)) => Err(CUresult::INVALID_VALUE),
+        (_, None) if pageable.is_some() => {
+            crate::log::once("graph memcpy to pageable", || {
+                "a graph's copy between other memory cannot be changed to one of host memory that is not pinned".into()
+            });
+            Err(CUresult::NOT_SUPPORTED)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Names of bodies, of which a node that is there already makes none.
@@ -206,4 +238,42 @@ pub unsafe fn cuGraphExecNodeSetParams(
     }
     // SAFETY: as above.
     finish(exec_set(exec, node, true, |process| unsafe { general(process, params) }))
+}
+
+/// cuGraphNodeGetEnabled.
+pub unsafe fn cuGraphNodeGetEnabled(exec: CUgraphExec, node: CUgraphNode, enabled: *mut u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        process.objects.check(exec)?;
+        not_null(enabled)?;
+        let found = match graph_pageable::find(process, node)? {
+            // It cannot be otherwise, see below.
+            Some(_) => 1,
+            None => gate::call::<row::cuGraphNodeGetEnabled>((exec, node))?,
+        };
+        // SAFETY: not NULL; room by CUDA's contract.
+        unsafe { enabled.write(found) };
+        Ok(())
+    })())
+}
+
+/// cuGraphNodeSetEnabled.
+pub unsafe fn cuGraphNodeSetEnabled(exec: CUgraphExec, node: CUgraphNode, enabled: u32) -> CUresult {
+    finish((|| {
+        let process = initialised()?;
+        process.alive()?;
+        process.objects.check(exec)?;
+        if graph_pageable::find(process, node)?.is_none() {
+            return gate::call::<row::cuGraphNodeSetEnabled>((exec, node, enabled));
+        }
+        if enabled != 0 {
+            return Ok(());
+        }
+        // The driver has a graph in its place, and graphs within graphs cannot be disabled.
+        crate::log::once("graph memcpy disabled", || {
+            "a graph's copy from or to host memory that is not pinned cannot be disabled".into()
+        });
+        Err(CUresult::NOT_SUPPORTED)
+    })())
 }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::stream::row;
@@ -16,6 +16,7 @@ use cuda_api::types::{CUstream, CUuserObject};
 use cuda_api::{CUresult, CuResult};
 use transport::Ring;
 
+use crate::graph_pageable::PageableCopy;
 use crate::managed::variables;
 use crate::objects::lock;
 use crate::process::{Process, initialised};
@@ -36,12 +37,14 @@ pub struct Data(pub *mut c_void);
 unsafe impl Send for Data {}
 
 /// A function that the device may call for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Function {
     /// Runs once.
     Once(HostFunction, Data),
     /// Runs as often as a graph comes to it, until the worker says that no graph has it any more.
     Many(HostFunction, Data),
+    /// This library's own, as often and as long: the host's part of a graph's copy.
+    Copy(Arc<PageableCopy>),
     /// Runs when its object is gone.
     Destructor(CUuserObject, HostFunction, Data),
     /// Runs once and is told of its stream.
@@ -68,7 +71,7 @@ pub fn forget(token: u64) {
 
 /// The function with this number, which stays.
 pub fn get(token: u64) -> Option<Function> {
-    lock(&FUNCTIONS).as_ref()?.get(&token).copied()
+    lock(&FUNCTIONS).as_ref()?.get(&token).cloned()
 }
 
 /// A function's address as a function.
@@ -177,7 +180,7 @@ fn run_function(token: u64, status: CUresult) {
         let mut functions = lock(&FUNCTIONS);
         let Some(functions) = functions.as_mut() else { return };
         match functions.get(&token) {
-            Some(many @ Function::Many(..)) => Some(*many),
+            Some(many @ (Function::Many(..) | Function::Copy(_))) => Some(many.clone()),
             // Its object's end is no call for it.
             Some(Function::Destructor(..)) => None,
             _ => functions.remove(&token),
@@ -187,6 +190,7 @@ fn run_function(token: u64, status: CUresult) {
     unsafe {
         match function {
             Some(Function::Once(function, data) | Function::Many(function, data)) => function(data.0),
+            Some(Function::Copy(copy)) => copy.run(),
             Some(Function::Callback(stream, callback, data)) => callback(stream, status, data.0),
             Some(Function::Destructor(..)) | None => {
                 crate::log::say(|| "the host calls for a function that is not known".into())

@@ -66,6 +66,7 @@ pub mod graph;
 pub mod graph_add;
 pub mod graph_get;
 mod graph_node;
+mod graph_pageable;
 pub mod graph_set;
 pub mod green;
 pub mod host_function;
