@@ -452,6 +452,10 @@ pub unsafe fn cuGraphInstantiate(
     unsafe { cuGraphInstantiate_v2(to, graph, error_node, log, size) }
 }
 
+/// CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED and …_NOT_SUPPORTED.
+const TOPOLOGY_CHANGED: i32 = 2;
+const NOT_SUPPORTED: i32 = 6;
+
 /// cuGraphExecUpdate.
 pub unsafe fn cuGraphExecUpdate(
     exec: CUgraphExec,
@@ -463,6 +467,10 @@ pub unsafe fn cuGraphExecUpdate(
     // SAFETY: a local of the documented layout.
     let outcome = unsafe { crate::capture::cuGraphExecUpdate_v2(exec, graph, &raw mut info) };
     if outcome == CUresult::SUCCESS || outcome == CUresult::GRAPH_EXEC_UPDATE_FAILURE {
+        // Of another topology driver 580 tells no node, and in this version another reason.
+        if info.result == TOPOLOGY_CHANGED && info.error_node == 0 {
+            info.result = NOT_SUPPORTED;
+        }
         // SAFETY: each is optional; room by CUDA's contract.
         unsafe {
             if !result.is_null() {

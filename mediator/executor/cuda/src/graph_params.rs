@@ -240,7 +240,7 @@ impl Cuda {
     }
 
     /// Where a kernel's parameters lie; nothing where the driver does not tell.
-    fn layout(&self, function: &Function) -> Vec<ParamInfo> {
+    pub(crate) fn layout(&self, function: &Function) -> Vec<ParamInfo> {
         params(self.driver, function.raw, function.is_kernel())
             .map_or_else(|_| Vec::new(), |(places, _)| places)
     }

@@ -23,7 +23,8 @@ const NODES_MAX: usize = HANDLE_INDEX_MAX as usize / 2;
 const INDEX_MASK: u32 = HANDLE_INDEX_MAX - 1;
 /// Values of conditional nodes that one graph has.
 const CONDITIONALS_MAX: usize = 4096;
-/// CU_STREAM_CAPTURE_STATUS_ACTIVE.
+/// CU_STREAM_CAPTURE_STATUS_NONE and …_ACTIVE.
+pub(crate) const STATUS_NONE: u32 = 0;
 pub(crate) const CAPTURE_ACTIVE: u32 = 1;
 
 /// Something that a node uses: it stays as long as the driver may use it.

@@ -1,7 +1,7 @@
 //! The session's state, and what the worker asks of it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub struct Cuda {
     pub(crate) output: Option<Arc<dyn DeviceOutput>>,
     /// Held while the driver edits a graph: it leaves that to its callers to keep apart.
     pub(crate) graph_state: Mutex<Graphs>,
+    /// Captures that have begun and not ended; too many where a captured stream was destroyed.
+    pub(crate) captures: AtomicUsize,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -146,6 +148,7 @@ impl Cuda {
             used: Arc::default(),
             images: Mutex::default(),
             graph_state: Mutex::default(),
+            captures: AtomicUsize::new(0),
             ipc: Ipc::new(services.sharing),
             output: services.output,
             staged: services.staged,

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cuda_api::CuResult;
 use cuda_api::calls::launch::Host;
@@ -9,7 +10,8 @@ use cuda_api::host::{Access, Base};
 use cuda_api::types::*;
 
 use crate::Cuda;
-use crate::driver::{LaunchAttribute, LaunchConfig};
+use crate::driver::{LaunchAttribute, LaunchConfig, Raw};
+use crate::graphs::STATUS_NONE;
 use crate::objects::{Event, Function};
 use crate::session::StreamUse;
 use crate::thread::Thread;
@@ -131,13 +133,42 @@ impl Cuda {
         attributes: &Attributes,
         params: &[u8],
     ) -> CuResult<()> {
-        let mut size = params_size(function, params)?;
-        let mut extra = extra(params, &mut size);
         let config = Self::config(grid, block, shared_bytes, stream, attributes);
-        let extra = if params.is_empty() { std::ptr::null_mut() } else { extra.as_mut_ptr() };
-        // SAFETY: configuration, attributes and parameters are locals that outlive the call; the parameter buffer is as
-        // long as the kernel's (checked above).
-        unsafe { self.driver.cuLaunchKernelEx(&raw const config, function.raw, std::ptr::null_mut(), extra) }
+        self.with_params(function, stream.raw, params, |list, extra| {
+            // SAFETY: configuration and attributes are locals that outlive the call, the parameters by `with_params`.
+            unsafe { self.driver.cuLaunchKernelEx(&raw const config, function.raw, list, extra) }
+        })
+    }
+
+    /// Launches with parameters: a list of pointers to each or, which is quicker, one buffer. A captured kernel's node tells them in
+    /// the form in which they came, so there it is the list, which is what programs give. Both are as long as the kernel's parameters,
+    /// and outlive the launch.
+    fn with_params(
+        &self,
+        function: &Function,
+        stream: Raw,
+        params: &[u8],
+        launch: impl FnOnce(*mut *mut c_void, *mut *mut c_void) -> CuResult<()>,
+    ) -> CuResult<()> {
+        let mut size = params_size(function, params)?;
+        let none = std::ptr::null_mut();
+        if params.is_empty() {
+            return launch(none, none);
+        }
+        let captures =
+            || self.driver.cuStreamIsCapturing(stream).is_ok_and(|(status,)| status != STATUS_NONE);
+        if self.captures.load(Ordering::Relaxed) != 0 && captures() {
+            let mut list: Vec<*mut c_void> = Vec::new();
+            for place in self.layout(function) {
+                let (from, size) = (place.offset as usize, place.size as usize);
+                let param = from.checked_add(size).and_then(|to| params.get(from..to));
+                list.push(param.ok_or(CUresult::INVALID_VALUE)?.as_ptr().cast_mut().cast());
+            }
+            if !list.is_empty() {
+                return launch(list.as_mut_ptr(), none);
+            }
+        }
+        launch(none, extra(params, &mut size).as_mut_ptr())
     }
 }
 
@@ -176,27 +207,14 @@ impl Host for Cuda {
         params: &[u8],
     ) -> CuResult<()> {
         let (function, stream) = (self.function(f)?, self.stream(stream)?);
-        let mut size = params_size(&function, params)?;
-        let mut extra = extra(params, &mut size);
-        let extra = if params.is_empty() { std::ptr::null_mut() } else { extra.as_mut_ptr() };
         let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
-        let none = std::ptr::null_mut();
-        // SAFETY: the parameter buffer is as long as the kernel's (checked above) and outlives the call, which copies it.
-        unsafe {
-            self.driver.cuLaunchKernel(
-                function.raw,
-                gx,
-                gy,
-                gz,
-                bx,
-                by,
-                bz,
-                shared_bytes,
-                stream.raw,
-                none,
-                extra,
-            )
-        }
+        let raw = function.raw;
+        self.with_params(&function, stream.raw, params, |list, extra| {
+            // SAFETY: the parameters outlive the call by `with_params`, and the call copies them.
+            unsafe {
+                self.driver.cuLaunchKernel(raw, gx, gy, gz, bx, by, bz, shared_bytes, stream.raw, list, extra)
+            }
+        })
     }
 
     fn cuLaunchKernelEx(

@@ -1,5 +1,7 @@
 //! Capture.
 
+use std::sync::atomic::Ordering;
+
 use cuda_api::CuResult;
 use cuda_api::types::*;
 use cuda_api::wire::REPLY_ITEMS_MAX;
@@ -8,21 +10,21 @@ use super::{check_edges, edges_at};
 use crate::Cuda;
 use crate::driver::Raw;
 use crate::graph_params::list;
-use crate::graphs::{CAPTURE_ACTIVE, Graph, Owner};
+use crate::graphs::{CAPTURE_ACTIVE, Graph, Owner, STATUS_NONE};
 use crate::lock::lock;
 use crate::thread::Thread;
 
 /// The highest CUstreamCaptureMode.
 const MODE_LAST: u32 = 2;
-/// CU_STREAM_CAPTURE_STATUS_NONE.
-const STATUS_NONE: u32 = 0;
 
 impl Cuda {
     pub(super) fn begin_capture(&self, stream: CUstream, mode: u32) -> CuResult<()> {
         if mode > MODE_LAST {
             return Err(CUresult::INVALID_VALUE);
         }
-        self.driver.cuStreamBeginCapture_v2(self.stream(stream)?.raw, mode)
+        self.driver.cuStreamBeginCapture_v2(self.stream(stream)?.raw, mode)?;
+        self.captures.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn begin_capture_to_graph(
@@ -53,6 +55,7 @@ impl Cuda {
             )
         }?;
         graphs.captured_into.insert(stream.raw, graph);
+        self.captures.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -74,7 +77,13 @@ impl Cuda {
                 if status == STATUS_NONE { (0, 0) } else { (id, raw) }
             },
         );
-        match self.driver.cuStreamEndCapture(stream.raw) {
+        let ended = self.driver.cuStreamEndCapture(stream.raw);
+        if was != 0 {
+            let _ = self
+                .captures
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        }
+        match ended {
             Ok((raw,)) => {
                 let into = graphs.captured_into.remove(&stream.raw).filter(|graph| graph.raw == raw);
                 let named = graphs.named(raw).and_then(|name| Some((name, self.graphs.get(name).ok()?)));

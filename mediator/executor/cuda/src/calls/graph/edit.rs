@@ -22,6 +22,9 @@ fn memory_key(graph: &Arc<Graph>) -> u64 {
     1 << 63 | graph.root().raw as u64
 }
 
+/// CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE. The driver takes any other number for a clone.
+const OWNERSHIP_MOVE: u32 = 1;
+
 impl Cuda {
     pub(super) fn create_graph(&self, thread: &Thread, name: CUgraph, flags: u32) -> CuResult<()> {
         let mut graphs = lock(&self.graph_state);
@@ -93,7 +96,7 @@ impl Cuda {
         let graph = self.graph(graph)?;
         let after = graphs.raws(dependencies, graph.raw)?;
         let mut prepared = self.prepare(&graph, words, data)?;
-        let is_move = matches!(&prepared.params, Params::Child(child) if child.ownership != 0);
+        let is_move = matches!(&prepared.params, Params::Child(child) if child.ownership == OWNERSHIP_MOVE);
         if let Some(child) = &prepared.child
             && is_move
             && (!child.is_guests() || Arc::ptr_eq(child, &graph.root()))
@@ -147,7 +150,7 @@ impl Cuda {
                 }
             }
             Params::Child(child) => {
-                if let (true, Some(moved)) = (child.ownership != 0, &prepared.child) {
+                if let (true, Some(moved)) = (child.ownership == OWNERSHIP_MOVE, &prepared.child) {
                     moved.set_owner(Owner::Node { graph: graph.clone(), node });
                 }
             }
@@ -256,7 +259,7 @@ impl Cuda {
                 Err(CUresult::NOT_SUPPORTED)
             }
             // A graph that is moved would have a second owner.
-            Params::Child(child) if child.ownership != 0 => Err(CUresult::INVALID_VALUE),
+            Params::Child(child) if child.ownership == OWNERSHIP_MOVE => Err(CUresult::INVALID_VALUE),
             _ => Ok(()),
         }
     }
