@@ -85,6 +85,8 @@ def _script(place):
     for path in _libraries(place):
         if not path.startswith(tuple(parent + "/" for parent in own + hidden)):
             add("mount -o bind {} {}", ROOT + os.path.realpath(os.path.join(place.shim, "libcuda.so.1")), ROOT + path)
+    # NCCL's ranks meet over the loopback.
+    lines.append("ip link set lo up || ifconfig lo up || true")
     lines.append("test -c /dev/vgpu")
     return "\n".join(lines)
 

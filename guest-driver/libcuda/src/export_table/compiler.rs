@@ -1,4 +1,4 @@
-//! NVRTC's table: what it has compiled before. For each program NVRTC asks twice, for the PTX of the program's NVVM code and
+//! NVRTC's table, which nvJitLink uses too: what it has compiled before. For each program NVRTC asks twice, for the PTX of the program's NVVM code and
 //! for the machine code of that PTX: it opens an entry, looks for it, stores it if it was missing and closes it. Observed on
 //! driver 580 with NVRTC 13.0; the files are [`compile_cache`](crate::compile_cache)'s.
 //!
@@ -20,7 +20,8 @@ const PTX: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Entry {
     cache: Cache,
-    key: Key,
+    /// None where it cannot be named with all that it depends on: nothing is found under it, and nothing kept.
+    key: Option<Key>,
 }
 
 /// The PTX entry that a thread asked for last.
@@ -63,7 +64,8 @@ fn key(kind: u32, input: &[u8], texts: [&[u8]; 3], numbers: [u32; 2]) -> Option<
 }
 
 /// Opens an entry: of a kind, for NVVM code and options, made by this build of NVRTC for this architecture. Without a cache
-/// it is CUDA_ERROR_NOT_INITIALIZED, as with NVIDIA's driver.
+/// it is CUDA_ERROR_NOT_INITIALIZED, as with NVIDIA's driver; otherwise it always succeeds: nvJitLink crashes when one of its
+/// entries opens and another does not.
 pub(super) unsafe extern "C" fn open(
     out: *mut *mut Entry,
     kind: u32,
@@ -84,9 +86,7 @@ pub(super) unsafe extern "C" fn open(
     };
     // The key first: it is remembered for the entry that follows, whichever has a cache.
     let key = key(kind, input, texts, [architecture, variant]);
-    let (Some(cache), Some(key)) = (Cache::of_environment(), key) else {
-        return CUresult::NOT_INITIALIZED;
-    };
+    let Some(cache) = Cache::of_environment() else { return CUresult::NOT_INITIALIZED };
     // SAFETY: not NULL (checked above): the caller's result.
     unsafe { out.write(Box::into_raw(Box::new(Entry { cache, key }))) };
     CUresult::SUCCESS
@@ -114,7 +114,8 @@ pub(super) unsafe extern "C" fn find(
     }
     // SAFETY: `open` made it and it is not closed yet.
     let entry = unsafe { &*entry };
-    let Some(found) = entry.cache.get(&entry.key) else { return CUresult::NOT_FOUND };
+    let found = entry.key.as_ref().and_then(|key| entry.cache.get(key));
+    let Some(found) = found else { return CUresult::NOT_FOUND };
     let Ok(length) = u32::try_from(found.len()) else { return CUresult::NOT_FOUND };
     // SAFETY: any length is allowed; one more than 0, so that NULL means that there is no memory.
     let memory = unsafe { libc::malloc(found.len().max(1)) };
@@ -130,7 +131,7 @@ pub(super) unsafe extern "C" fn find(
     CUresult::SUCCESS
 }
 
-/// Stores what has been compiled. It is a cache: what cannot be stored is compiled again.
+/// Stores what has been compiled. It is a cache: what is not kept is compiled again, and nobody has to be told.
 pub(super) unsafe extern "C" fn store(
     entry: *const Entry,
     _flags: usize,
@@ -142,7 +143,10 @@ pub(super) unsafe extern "C" fn store(
     }
     // SAFETY: `open` made it and it is not closed yet; NVRTC passes its result with its length.
     let (entry, content) = unsafe { (&*entry, std::slice::from_raw_parts(content, bytes as usize)) };
-    if entry.cache.put(&entry.key, content) { CUresult::SUCCESS } else { CUresult::UNKNOWN }
+    if let Some(key) = &entry.key {
+        entry.cache.put(key, content);
+    }
+    CUresult::SUCCESS
 }
 
 /// Takes back what `find` gave.
