@@ -12,11 +12,11 @@ use zerocopy::FromZeros;
 
 use super::{Message, kind, receive, send, what_of};
 
-/// What a session may share at once, and how much of it by descriptor.
+/// What a session may share at once, and how much of it by descriptor: NCCL exports several hundred allocations a process.
 const PER_SESSION_MAX: usize = 1 << 16;
-const FILES_PER_SESSION_MAX: usize = 128;
-/// Descriptors in the table: they are the daemon's own.
-const FILES_MAX: usize = 512;
+const FILES_PER_SESSION_MAX: usize = 4096;
+/// Descriptors in the table: they are the daemon's own, which raises its limit for them as far as it may.
+const FILES_MAX: usize = 16384;
 /// Requests of a session in a [`WINDOW`]; a worker in its right mind leaves more time between them.
 const REQUESTS_MAX: u32 = 8192;
 const WINDOW: Duration = Duration::from_secs(1);
