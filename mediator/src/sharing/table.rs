@@ -15,8 +15,14 @@ use super::{Message, kind, receive, send, what_of};
 /// What a session may share at once, and how much of it by descriptor: NCCL exports several hundred allocations a process.
 const PER_SESSION_MAX: usize = 1 << 16;
 const FILES_PER_SESSION_MAX: usize = 4096;
-/// Descriptors in the table: they are the daemon's own, which raises its limit for them as far as it may.
+/// Descriptors in the table. They are the daemon's own, which raises its limit for them as far as it may.
 const FILES_MAX: usize = 16384;
+
+/// The same in this process: never more than half of what it may open, whatever guests share.
+fn files_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(FILES_MAX, |limit| usize::try_from(limit / 2).unwrap_or(FILES_MAX).min(FILES_MAX))
+}
 /// Requests of a session in a [`WINDOW`]; a worker in its right mind leaves more time between them.
 const REQUESTS_MAX: u32 = 8192;
 const WINDOW: Duration = Duration::from_secs(1);
@@ -138,7 +144,7 @@ impl Tokens {
                 let (tokens, own_files) = entries.owners.get(&owner.serial).copied().unwrap_or_default();
                 if tokens >= PER_SESSION_MAX
                     || own_files.saturating_add(files) > FILES_PER_SESSION_MAX
-                    || entries.files.saturating_add(files) > FILES_MAX
+                    || entries.files.saturating_add(files) > files_max()
                 {
                     return Err(CUresult::OUT_OF_MEMORY);
                 }

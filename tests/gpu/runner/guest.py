@@ -86,7 +86,7 @@ def _script(place):
         if not path.startswith(tuple(parent + "/" for parent in own + hidden)):
             add("mount -o bind {} {}", ROOT + os.path.realpath(os.path.join(place.shim, "libcuda.so.1")), ROOT + path)
     # NCCL's ranks meet over the loopback.
-    lines.append("ip link set lo up || ifconfig lo up || true")
+    lines.append("ip link set lo up || ifconfig lo up")
     lines.append("test -c /dev/vgpu")
     return "\n".join(lines)
 
