@@ -59,6 +59,9 @@ pub trait Guest {
     /// An event and a stream belong to one context, as far as is known: they may be gone.
     fn is_of_one_context(&self, event: CUevent, stream: CUstream) -> bool;
 
+    /// An event was recorded in a stream by the call that was just sent.
+    fn recorded(&self, event: CUevent, stream: CUstream);
+
     /// The host's ordinal of a device.
     ///
     /// # Errors

@@ -21,6 +21,7 @@
 
 pub mod access;
 pub mod calls;
+pub mod completion;
 pub mod graph_node;
 pub mod guest;
 pub mod host;

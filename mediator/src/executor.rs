@@ -187,6 +187,10 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
         Some(output) => soft.with_output(Arc::clone(output)),
         None => soft,
     });
+    let made = made.map(|soft| match &setup.completion {
+        Some(completion) => soft.with_completion(Arc::clone(completion)),
+        None => soft,
+    });
     made.map_err(|error| SetupError {
         error: regs::ERROR_MEDIATOR_UNAVAILABLE,
         cuda_result: 0,
@@ -258,7 +262,7 @@ impl WorkerProgram for Program {
             let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
             let (sharing, output) = (setup.sharing.clone(), setup.output.clone());
-            Cuda::new(config, Services { staged, sharing, output })
+            Cuda::new(config, Services { staged, sharing, output, completion: setup.completion.clone() })
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

@@ -17,6 +17,7 @@
     clippy::panic
 )]
 
+mod completion;
 mod gate;
 mod mapping;
 mod orders;
@@ -33,6 +34,7 @@ mod window;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use cuda_api::completion::Completion;
 use cuda_api::output::DeviceOutput;
 use cuda_api::sharing::Sharing;
 use pci_layout::regs;
@@ -86,6 +88,8 @@ pub struct WorkerSetup {
     pub sharing: Option<Arc<dyn Sharing>>,
     /// What kernels print; None in a probe.
     pub output: Option<Arc<dyn DeviceOutput>>,
+    /// The session's completion words; None in a probe.
+    pub completion: Option<Arc<dyn Completion>>,
 }
 
 /// What a probe finds.

@@ -470,6 +470,11 @@ struct vgpu_event {
 #define VGPU_PINNED_WINDOW_END 26388279066624ULL
 /* Bytes of the session page. */
 #define VGPU_SESSION_PAGE_BYTES 4096
+/*
+ * Offset in the session page of the completion words: a u64 per ring, which the device itself
+ * writes once it gets there (vgpuSignal of the call table). The rest of the page up to its end.
+ */
+#define VGPU_OFF_COMPLETION 0x800
 /* Session state: the worker is being started. */
 #define VGPU_SESSION_OPENING 0
 /* Session state: serving. */
@@ -518,8 +523,13 @@ struct vgpu_session_page {
 	__u64 posted_errors;
 	/* Bytes that the worker's driver has printed for kernels so far. */
 	__u64 printed_bytes;
+	/*
+	 * Not 0 while kernels may print: a completion word does not tell that their output has
+	 * come.
+	 */
+	__u64 may_print;
 	/* Zero. */
-	__u64 reserved[4];
+	__u64 reserved[3];
 	/* A bit per ring: its guest thread is to be woken. */
 	__u64 wake[4];
 };

@@ -64,6 +64,9 @@ consts! {
 
     /// Bytes of the session page.
     pub const SESSION_PAGE_BYTES: u32 = 4096;
+    /// Offset in the session page of the completion words: a u64 per ring, which the device itself writes once it gets there
+    /// (`vgpuSignal` of the call table). The rest of the page up to its end.
+    pub const OFF_COMPLETION: u32 = 2048;
     /// Session state: the worker is being started.
     pub const SESSION_OPENING: u32 = 0;
     /// Session state: serving.
@@ -112,8 +115,10 @@ structs! {
         pub posted_errors: u64,
         /// Bytes that the worker's driver has printed for kernels so far.
         pub printed_bytes: u64,
+        /// Not 0 while kernels may print: a completion word does not tell that their output has come.
+        pub may_print: u64,
         /// Zero.
-        pub reserved: [u64; 4],
+        pub reserved: [u64; 3],
         /// A bit per ring: its guest thread is to be woken.
         pub wake: [u64; 4],
     }

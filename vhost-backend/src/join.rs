@@ -147,6 +147,8 @@ fn work_totals(vm: &Vm) -> WorkTotals {
     let totals = vm.totals();
     WorkTotals {
         calls: totals.calls,
+        replies: totals.replies,
+        parks: totals.parks,
         sessions_opened: totals.sessions_opened,
         sessions_closed: totals.sessions_closed,
         sessions_died: totals.sessions_died,

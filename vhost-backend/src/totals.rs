@@ -9,6 +9,10 @@ use vgpu_device::CountersSnapshot;
 pub struct WorkTotals {
     /// CUDA calls carried out.
     pub calls: u64,
+    /// Calls of them whose answer the guest has waited for.
+    pub replies: u64,
+    /// Times that a ring's thread has gone to sleep.
+    pub parks: u64,
     /// Sessions opened.
     pub sessions_opened: u64,
     /// Sessions closed.
@@ -43,6 +47,8 @@ impl fmt::Display for Totals {
             ("sessions_died", work.sessions_died),
             ("posted_errors", work.posted_errors),
             ("bytes_staged", work.bytes_staged),
+            ("replies", work.replies),
+            ("parks", work.parks),
             ("requests", device.requests),
             ("request_errors", device.errors),
             ("kicks", device.kicks),

@@ -298,6 +298,7 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
     let may_doubt = may_doubt || recorded.is_some();
     if let Some((event, stream)) = recorded {
         checks.push(quote!(let mut sure = guest.is_of_one_context(#event, #stream);));
+        done.push(quote!(guest.recorded(#event, #stream);));
     }
     for a in &r.args {
         let n = &a.name;

@@ -12,9 +12,10 @@ cuda_api_macros::calls! { event;
     /// Records an event in a stream, with flags.
     0x0404 posted ptsz fn cuEventRecordWithFlags(handle hEvent: CUevent, handle hStream: CUstream, bits flags: [1]);
     /// Whether an event is complete.
-    0x0405 sync fn cuEventQuery(handle hEvent: CUevent);
+    0x0409 sync custom "guest-driver/libcuda/src/waiting.rs" fn cuEventQuery(hEvent: CUevent) wire (hEvent: CUevent);
     /// Waits for an event.
-    0x0406 sync may_block fn cuEventSynchronize(handle hEvent: CUevent);
+    0x040a sync may_block custom "guest-driver/libcuda/src/waiting.rs" fn cuEventSynchronize(hEvent: CUevent)
+        wire (hEvent: CUevent);
     /// Milliseconds between two events.
     0x0407 sync custom "guest-driver/libcuda/src/event.rs"
         fn cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent)

@@ -13,9 +13,10 @@ cuda_api_macros::calls! { stream;
     0x0303 posted custom "guest-driver/libcuda/src/stream.rs" fn cuStreamDestroy_v2(hStream: CUstream) wire (stream: CUstream)
         also cuStreamDestroy;
     /// Waits for all work of a stream.
-    0x0304 sync may_block ptsz fn cuStreamSynchronize(handle hStream: CUstream);
+    0x0364 sync may_block custom "guest-driver/libcuda/src/waiting.rs" ptsz fn cuStreamSynchronize(hStream: CUstream)
+        wire (hStream: CUstream);
     /// Whether all work of a stream is done.
-    0x0305 sync ptsz fn cuStreamQuery(handle hStream: CUstream);
+    0x0365 sync custom "guest-driver/libcuda/src/waiting.rs" ptsz fn cuStreamQuery(hStream: CUstream) wire (hStream: CUstream);
     /// Makes a stream wait for an event.
     0x0306 posted ptsz fn cuStreamWaitEvent(handle hStream: CUstream, handle hEvent: CUevent, bits Flags: [1]);
     /// A stream's flags.
@@ -66,6 +67,10 @@ cuda_api_macros::calls! { stream;
     /// The guest is done with a run of a function (0: with none) and waits for the next.
     0x0362 sync may_block internal fn vgpuNextHostFunction() wire (done: u64)
         -> (run: u64, token: u64, status: u32, gone: bool);
+
+    /// The device writes the ring's completion word once the stream gets there: the guest looks at it, and no thread of the host
+    /// waits for the stream. What comes of the stream's work is asked for if the word does not come.
+    0x0363 posted internal fn vgpuSignal() wire (stream: CUstream, value: u64);
 
     // Refused: the first form of these operations.
     0x0382 refused "the driver refuses this first form too, unless its module was loaded with NVreg_EnableStreamMemOPs: see the _v2" ptsz fn cuStreamBatchMemOp;

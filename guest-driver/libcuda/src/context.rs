@@ -614,8 +614,10 @@ fn current_initialised() -> CuResult<CUcontext> {
 
 /// What of the context's work this thread posted in vain comes out here.
 fn synchronize(ctx: CUcontext) -> CuResult<()> {
-    gate::call::<row::cuCtxSynchronize>((ctx,))?;
-    gate::deferred_error()
+    gate::with_ring(|process, lane| {
+        process.alive()?;
+        lane.wait_for_context(ctx)
+    })
 }
 
 /// cuCtxSynchronize_v2: NULL means the current context.

@@ -200,6 +200,7 @@ mod custom {
     pub use crate::tensor_map::*;
     pub use crate::texture::*;
     pub use crate::virtual_memory::*;
+    pub use crate::waiting::{cuEventQuery, cuEventSynchronize, cuStreamQuery, cuStreamSynchronize};
 }
 
 /// A symbol's address.

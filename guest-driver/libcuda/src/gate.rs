@@ -15,11 +15,13 @@ use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
 use transport::{CallError, FrameWriter, ReplyData, Ring};
 
+use crate::answers::{self, Question};
 use crate::managed::{variables, watch};
 use crate::order::Use;
 use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
+use crate::waiting::Sent;
 
 /// The way to the host, as the table's stubs see it.
 #[derive(Debug, Clone, Copy)]
@@ -196,12 +198,26 @@ impl Lane<'_> {
     /// # Errors
     /// The call's CUresult, or the transport's failure.
     pub fn call<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
+        let question = const { answers::stay(C::ID) }
+            .then(|| Question::of::<C>(self.process, self.context, fields))
+            // While a stream is captured the driver refuses some of them.
+            .filter(|_| !crate::capture::any());
+        if let Some(answer) = question.as_ref().and_then(|q| q.answered::<C>(&self.state.answers)) {
+            return Ok(answer);
+        }
         let managed = variables::exist();
         if managed {
             watch::called();
             variables::push();
         }
         let outcome = self.call_alone::<C>(fields, bulk);
+        if const { answers::change(C::ID) } {
+            answers::changed();
+        }
+        if let (Some(question), Ok(answer)) = (question, &outcome) {
+            question.remember::<C>(self.process, &mut self.state.answers, answer);
+        }
+        let sent = self.state.sent;
         if managed && (C::MAY_BLOCK || tells_of_work(C::ID)) && outcome.is_ok() {
             variables::pull();
         }
@@ -209,12 +225,26 @@ impl Lane<'_> {
         let printed = self.process.session.printed_bytes();
         if C::MAY_BLOCK && output::is_behind(printed) {
             output::bring(printed, || self.call_alone::<vgpuTakeOutput>(&(), false));
+            // What is known is known as of the call itself.
+            self.state.sent = sent;
         }
         outcome
     }
 
-    fn call_alone<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
+    /// The process.
+    pub fn process(&self) -> &'static Process {
+        self.process
+    }
+
+    /// Sends a call and waits for its reply, and for nothing that comes with it.
+    ///
+    /// # Errors
+    /// As for [`Lane::call`].
+    pub fn call_alone<C: Call>(&mut self, fields: &C::In<'_>, bulk: bool) -> CuResult<C::Out> {
         let (process, number) = (self.process, self.number);
+        self.state.unsettled.sending();
+        let ticket = process.session.next_ticket();
+        self.state.sent = Sent { ticket, quiet: self.state.unsettled.others_are_quiet() };
         let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };
         let outcome = self
@@ -223,7 +253,7 @@ impl Lane<'_> {
                 C::ID,
                 flags,
                 number,
-                process.session.next_ticket(),
+                ticket,
                 |w| fields.put(&mut Arguments(w)),
                 |result, data| match reply::<C>(result, data) {
                     // The worker was told of no context, since the thread's is none any more.
@@ -292,12 +322,39 @@ impl Lane<'_> {
             watch::called();
             variables::push();
         }
+        self.state.unsettled.sending();
         if flags & FRAME_UNORDERED == 0 {
             self.state.unsettled.posted();
         }
-        let (process, number) = (self.process, self.number);
+        self.send::<C>(flags, self.process.session.next_ticket(), fields)
+    }
+
+    /// Posts a call that an executor is known to carry out, with its order number in it, which comes back.
+    ///
+    /// # Errors
+    /// The transport's failure.
+    pub fn send_posted<C: Call>(
+        &mut self,
+        flags: u32,
+        fields: impl FnOnce(u64) -> C::In<'static>,
+    ) -> CuResult<u64> {
+        self.state.unsettled.sending();
+        if flags & FRAME_UNORDERED == 0 {
+            self.state.unsettled.posted();
+        }
+        let ticket = self.process.session.next_ticket();
+        let quiet = self.state.unsettled.others_are_quiet();
+        self.send::<C>(flags, ticket, &fields(ticket))?;
+        self.state.sent.quiet = quiet;
+        Ok(ticket)
+    }
+
+    #[inline]
+    fn send<C: Call>(&mut self, flags: u32, ticket: u64, fields: &C::In<'_>) -> CuResult<()> {
+        let number = self.number;
+        self.state.sent.ticket = ticket;
         self.ring()?
-            .post(C::ID, flags, number, process.session.next_ticket(), |w| fields.put(&mut Arguments(w)))
+            .post(C::ID, flags, number, ticket, |w| fields.put(&mut Arguments(w)))
             .map_err(|e| call_failure(&e))
     }
 
@@ -412,16 +469,15 @@ fn post_variant<C: Call>(fields: C::In<'_>, variant: u32) -> CuResult<()> {
 ///
 /// # Errors
 /// cuStreamSynchronize's, or an earlier posted call's.
+#[inline]
 pub fn wait_for(stream: CUstream) -> CuResult<()> {
     with_ring(|process, lane| {
         process.alive()?;
-        lane.call::<cuStreamSynchronize>(&(stream,), false)?;
-        lane.deferred_error()
+        lane.wait_for_stream(stream)
     })
 }
 
-/// The rows whose success says that work is done. They make nothing that would have to be undone, so an earlier posted call's error
-/// comes out at their end, and not only after the program has taken the work for done.
+/// The rows whose success says that work is done.
 const fn tells_of_work(id: u32) -> bool {
     matches!(
         id,
@@ -439,13 +495,7 @@ impl Guest for Gate {
     }
 
     fn call<C: Call>(&self, fields: C::In<'_>) -> CuResult<C::Out> {
-        with_ring(|_, lane| {
-            let out = lane.call::<C>(&fields, false)?;
-            if tells_of_work(C::ID) {
-                lane.deferred_error()?;
-            }
-            Ok(out)
-        })
+        with_ring(|_, lane| lane.call::<C>(&fields, false))
     }
 
     #[inline]
@@ -488,6 +538,11 @@ impl Guest for Gate {
     #[inline]
     fn is_of_one_context(&self, event: CUevent, stream: CUstream) -> bool {
         initialised().is_ok_and(|process| process.objects.is_of_one_context(event, stream))
+    }
+
+    #[inline]
+    fn recorded(&self, event: CUevent, stream: CUstream) {
+        crate::waiting::recorded(event, stream);
     }
 
     fn host_device(&self, device: CUdevice) -> CuResult<CUdevice> {

@@ -230,7 +230,7 @@ pub unsafe fn cuGraphAddEventRecordNode(
 ) -> CUresult {
     let place = Place::new(graph, dependencies, count);
     // SAFETY: CUDA's contract with the caller.
-    finish(unsafe { add(to, &place, |_| Ok(Node::EventRecord(event.0).into())) }.map(|_| ()))
+    finish(unsafe { add(to, &place, |_| Ok(crate::graph_node::records(event).into())) }.map(|_| ()))
 }
 
 /// cuGraphAddEventWaitNode.

@@ -14,7 +14,7 @@ use cuda_api::graph_node::{
 };
 use cuda_api::guest::{array, not_null};
 use cuda_api::host::Access;
-use cuda_api::types::{CUgraph, CUgraphNode, CUmemAccessDesc};
+use cuda_api::types::{CUevent, CUgraph, CUgraphNode, CUmemAccessDesc};
 use cuda_api::wire::Pod;
 use cuda_api::{CUresult, CuResult};
 use zerocopy::IntoBytes as _;
@@ -78,6 +78,12 @@ pub(crate) unsafe fn write_first<T: Pod>(to: *mut c_void, value: &T, bytes: usiz
 }
 
 /// An address in the caller's structure as a pointer.
+/// A node that records an event.
+pub fn records(event: CUevent) -> Node {
+    crate::waiting::others_record(event);
+    Node::EventRecord(event.0)
+}
+
 fn pointer<T>(address: u64) -> *const T {
     std::ptr::with_exposed_provenance(address as usize)
 }
@@ -250,7 +256,7 @@ pub(crate) unsafe fn general(process: &Process, params: *const c_void) -> CuResu
             kind::GRAPH => Ok(Node::Child(ChildNode { padding: 0, ..read(node)? }).into()),
             kind::EMPTY => Ok(Node::Empty.into()),
             kind::WAIT_EVENT => Ok(Node::EventWait(read(node)?).into()),
-            kind::EVENT_RECORD => Ok(Node::EventRecord(read(node)?).into()),
+            kind::EVENT_RECORD => Ok(records(CUevent(read(node)?)).into()),
             kind::MEM_ALLOC => mem_alloc(process, &read(node)?),
             kind::MEM_FREE => Ok(Node::MemFree(read(node)?).into()),
             kind::BATCH_MEM_OP => batch(&read(node)?),

@@ -115,7 +115,7 @@ pub unsafe fn cuGraphMemsetNodeSetParams(node: CUgraphNode, params: *const c_voi
 /// cuGraphEventRecordNodeSetEvent.
 pub unsafe fn cuGraphEventRecordNodeSetEvent(node: CUgraphNode, event: CUevent) -> CUresult {
     // SAFETY: CUDA's contract with the caller.
-    finish(set(node, false, |_| Ok(Node::EventRecord(event.0).into())))
+    finish(set(node, false, |_| Ok(crate::graph_node::records(event).into())))
 }
 
 /// cuGraphEventWaitNodeSetEvent.
@@ -202,7 +202,7 @@ pub unsafe fn cuGraphExecEventRecordNodeSetEvent(
     event: CUevent,
 ) -> CUresult {
     // SAFETY: CUDA's contract with the caller.
-    finish(exec_set(exec, node, false, |_| Ok(Node::EventRecord(event.0).into())))
+    finish(exec_set(exec, node, false, |_| Ok(crate::graph_node::records(event).into())))
 }
 
 /// cuGraphExecEventWaitNodeSetEvent.

@@ -121,6 +121,7 @@ pub unsafe fn cuIpcGetEventHandle(handle: *mut CUipcHandle, event: CUevent) -> C
         process.alive()?;
         not_null(handle)?;
         process.objects.check(event)?;
+        crate::waiting::others_record(event);
         let token = gate::call::<row::cuIpcGetEventHandle>((event,))?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { handle.write(token) };
@@ -139,6 +140,7 @@ pub unsafe fn cuIpcOpenEventHandle(to: *mut CUevent, handle: CUipcHandle) -> CUr
             process.objects.remove_plain(event);
             return Err(error);
         }
+        crate::waiting::others_record(event);
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { to.write(event) };
         Ok(())

@@ -43,6 +43,7 @@
 const _: () =
     assert!(size_of::<usize>() == size_of::<u64>(), "CUDA's driver library exists for 64-bit machines only");
 
+pub mod answers;
 pub mod array;
 pub mod array_copy;
 pub mod capture;
@@ -102,3 +103,4 @@ pub mod tensor_map;
 pub mod texture;
 pub mod thread;
 pub mod virtual_memory;
+pub mod waiting;

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use cuda_api::types::{
-    CUcontext, CUevent, CUstream, HANDLE_INDEX_MAX, Handle, HandleKind, pack_handle, unpack_handle,
+    CUcontext, CUevent, CUstream, HANDLE_INDEX_MAX, Handle, HandleKind, STREAM_PER_THREAD, pack_handle,
+    unpack_handle,
 };
 use cuda_api::{CUresult, CuResult};
 
 use crate::order::Use;
+use crate::waiting::Mark;
 
 const SEGMENT_SLOTS: usize = 1024;
 const SEGMENTS: usize = HANDLE_INDEX_MAX as usize / SEGMENT_SLOTS;
@@ -22,6 +24,8 @@ struct Slot<T> {
     context: AtomicU64,
     /// The thread that used the object last, 0 for none ([`Table::claim`]).
     user: AtomicU32,
+    /// What is known of an event: read without the lock.
+    mark: Mark,
     record: Mutex<Option<Arc<T>>>,
 }
 
@@ -36,6 +40,7 @@ impl<T> Default for Slot<T> {
             state: AtomicU32::new(0),
             context: AtomicU64::new(0),
             user: AtomicU32::new(0),
+            mark: Mark::default(),
             record: Mutex::new(None),
         }
     }
@@ -89,6 +94,7 @@ impl<T> Table<T> {
         let slot = self.slot(index).ok_or(CUresult::UNKNOWN)?;
         let generation = (slot.state.load(Ordering::Relaxed) + 1) & 0xff;
         slot.user.store(0, Ordering::Relaxed);
+        slot.mark.clear();
         slot.state.store(generation | ALIVE, Ordering::Release);
         Ok(pack_handle(self.kind, generation as u8, index))
     }
@@ -159,6 +165,18 @@ impl<T> Table<T> {
             last if last == thread => Use::Own,
             _ => Use::Others,
         }
+    }
+
+    /// A thread has used a live object last. Without a lock.
+    #[inline]
+    pub fn is_of(&self, handle: u64, thread: u32) -> bool {
+        self.live_slot(handle).is_some_and(|slot| slot.user.load(Ordering::Acquire) == thread)
+    }
+
+    /// What is known of a live event. Without a lock.
+    #[inline]
+    pub fn with_mark<R>(&self, handle: u64, look: impl FnOnce(&Mark) -> R) -> Option<R> {
+        self.live_slot(handle).map(|slot| look(&slot.mark))
     }
 
     /// What the guest knows of a live object.
@@ -307,6 +325,9 @@ impl Objects {
     pub fn check<H: Handle>(&self, handle: H) -> CuResult<()> {
         let raw = handle.raw();
         if H::SPECIAL.contains(&raw) {
+            if H::KIND == HandleKind::Stream && raw == STREAM_PER_THREAD.0 {
+                crate::stream::blocks();
+            }
             return Ok(());
         }
         let live = match H::KIND {

@@ -1,6 +1,6 @@
 //! Streams: made and destroyed without waiting; what they are is known here.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use cuda_api::calls::stream::row;
 use cuda_api::guest::{finish, not_null};
@@ -9,6 +9,9 @@ use cuda_api::{CUresult, CuResult};
 
 use crate::gate;
 use crate::process::{Process, initialised};
+
+/// CU_STREAM_NON_BLOCKING.
+const NON_BLOCKING: u32 = 1;
 
 /// What is known of a stream.
 pub struct StreamRecord {
@@ -22,6 +25,22 @@ pub struct StreamRecord {
     pub id: u64,
 }
 
+/// Some stream of the process is one that the legacy stream waits for: one of the program's, or the per-thread stream.
+static BLOCKING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the legacy stream may not have itself to itself.
+pub fn any_blocking() -> bool {
+    BLOCKING.load(Ordering::Relaxed)
+}
+
+/// A stream that the legacy stream waits for is in use.
+#[inline]
+pub fn blocks() {
+    if !any_blocking() {
+        BLOCKING.store(true, Ordering::Relaxed);
+    }
+}
+
 // 1 and 2 are the ids of the default streams.
 static NEXT_ID: AtomicU64 = AtomicU64::new(3);
 
@@ -30,6 +49,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(3);
 /// # Errors
 /// CUDA_ERROR_OUT_OF_MEMORY where there are too many.
 pub fn new(process: &Process, context: u64, flags: u32, priority: i32) -> CuResult<(CUstream, i32)> {
+    if flags & NON_BLOCKING == 0 {
+        blocks();
+    }
     let (low, high) = process.info.stream_priorities;
     let priority = priority.clamp(high.min(low), low.max(high));
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);

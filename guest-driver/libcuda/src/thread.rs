@@ -34,6 +34,14 @@ pub struct ThreadState {
     pub per_thread_default: bool,
     /// It has posted calls that other threads' may have to follow.
     pub unsettled: crate::order::Unsettled,
+    /// The frame that it sent last.
+    pub sent: crate::waiting::Sent,
+    /// The stream that it saw idle last.
+    pub over: Option<crate::waiting::Over>,
+    /// The event that it recorded last.
+    pub recorded: Option<crate::waiting::Recorded>,
+    /// Answers that stay.
+    pub answers: [Option<crate::answers::Answer>; crate::answers::REMEMBERED],
     /// The functions launched last, so that a launch takes no lock.
     pub functions: [Option<crate::function::Remembered>; crate::function::REMEMBERED],
 }
@@ -96,6 +104,10 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             capture_lists: [Vec::new(), Vec::new()],
             per_thread_default: false,
             unsettled: crate::order::Unsettled::default(),
+            sent: crate::waiting::Sent::default(),
+            over: None,
+            recorded: None,
+            answers: [const { None }; crate::answers::REMEMBERED],
             functions: [const { None }; crate::function::REMEMBERED],
         }));
         STATE.set(state);

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pci_layout::ring::{FRAME_BULK, FRAME_PAD, FRAME_WAIT};
 use rustix::io::Errno;
@@ -27,6 +27,8 @@ pub struct Ring {
     producer: Option<Producer>,
     staging: Option<Mapping>,
     spin: Spin,
+    /// As `spin`, of the ring's completion word.
+    device_spin: Spin,
     /// Bulk frames published so far.
     bulk_submitted: u64,
     /// The private copy of a reply, in words so that it is 8-byte aligned. Empty until a reply is read as a slice.
@@ -89,6 +91,7 @@ impl Ring {
             producer: Some(Producer::new(memory)),
             staging: None,
             spin: Spin::new(),
+            device_spin: Spin::new(),
             bulk_submitted: 0,
             reply: Vec::new(),
             not_sync: PhantomData,
@@ -172,6 +175,31 @@ impl Ring {
         };
         let staging = self.staging.insert(mapping);
         Ok((staging.base().as_ptr(), staging.len()))
+    }
+
+    /// Waits of this thread for the device have been short: looking at the completion word is worth while. Now and then it is, in any
+    /// case.
+    pub fn should_look(&mut self) -> bool {
+        self.device_spin.is_worth_while()
+    }
+
+    /// Looks at the ring's completion word until it says `value`, for as long as looking has paid so far. The word is written by
+    /// the device: what was done before is seen after this. False: ask.
+    pub fn look_for(&mut self, value: u64) -> bool {
+        if is_forked_child() {
+            return false;
+        }
+        let (page, index) = (&self.session.page, self.index);
+        let seen = self.device_spin.look(|| page.completion(index) == value);
+        if seen {
+            self.device_spin.paid();
+        }
+        seen
+    }
+
+    /// A wait for the device that looking did not end, or that was made without looking, took so long.
+    pub fn device_took(&mut self, whole_wait: Duration) {
+        self.device_spin.slept(whole_wait);
     }
 
     /// Bulk frames sent so far: the number that [`Ring::wait_bulk`] takes for the last of them.

@@ -129,7 +129,19 @@ impl Session {
     /// and a thread that holds one back holds back nobody only as long as its call has not returned.
     #[inline]
     pub fn next_ticket(&self) -> u64 {
-        self.inner.tickets.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        self.inner.tickets.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    /// The order number that was taken last.
+    #[inline]
+    pub fn last_ticket(&self) -> u64 {
+        self.inner.tickets.load(Ordering::Acquire)
+    }
+
+    /// A completion word does not tell of what kernels have printed. True in a forked child.
+    #[inline]
+    pub fn may_print(&self) -> bool {
+        is_forked_child() || self.inner.page.may_print()
     }
 
     /// The device and VM information, as [`Device::info`].

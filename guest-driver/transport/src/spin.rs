@@ -17,15 +17,28 @@ const LOOKS_PER_CLOCK: u32 = 32;
 /// threads (local transport) or each other from running.
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
+/// Of waits that are too long to look for, every so many-th is looked for all the same.
+const TRY_EVERY: u32 = 64;
+
 /// One thread's experience of how long its waits take.
 #[derive(Debug)]
 pub(crate) struct Spin {
     limit: Duration,
+    left_out: u32,
 }
 
 impl Spin {
     pub(crate) fn new() -> Self {
-        Self { limit: LIMIT_MAX / 2 }
+        Self { limit: LIMIT_MAX / 2, left_out: 0 }
+    }
+
+    /// Whether the last waits were so short that looking is worth what it costs to be told; sometimes in any case.
+    pub(crate) fn is_worth_while(&mut self) -> bool {
+        if self.limit > LIMIT_MIN {
+            return true;
+        }
+        self.left_out = (self.left_out + 1) % TRY_EVERY;
+        self.left_out == 0
     }
 
     /// Looks until `ready` or the limit. False: sleep.

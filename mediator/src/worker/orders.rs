@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use vgpu_ring::SessionPageMemory;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::completion::Words;
 use super::gate::Gate;
 use super::mapping::{MapBudget, Mapping, Pieces};
 use super::output::Output;
@@ -47,6 +48,7 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         staged: None,
         sharing: None,
         output: None,
+        completion: None,
     };
     Init { setup, spin: Duration::from_micros(body.spin_us) }
 }
@@ -158,6 +160,7 @@ impl<H: CallHandler> Session<H> {
             uid,
             staged,
             output: Some(output.clone()),
+            completion: Some(Arc::new(Words(page.clone()))),
             ..init.setup
         };
         let handler = program

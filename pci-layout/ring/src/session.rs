@@ -4,7 +4,9 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 
 use core::mem::offset_of;
-use pci_layout::ring::{RINGS_MAX, SESSION_DEAD, SESSION_LIVE, SESSION_OPENING, SessionPage};
+use pci_layout::ring::{
+    OFF_COMPLETION, RINGS_MAX, SESSION_DEAD, SESSION_LIVE, SESSION_OPENING, SESSION_PAGE_BYTES, SessionPage,
+};
 
 use crate::atomics::{Ordering, shared_words};
 
@@ -24,8 +26,9 @@ pub enum SessionState {
 /// The session page in shared memory. Clones are the same memory.
 ///
 /// The guest process maps it read-only: of these methods it may use [`state`](Self::state),
-/// [`posted_errors`](Self::posted_errors) and [`printed_bytes`](Self::printed_bytes). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the
-/// guest's kernel does, written down for the model and for tests.
+/// [`posted_errors`](Self::posted_errors), [`printed_bytes`](Self::printed_bytes), [`may_print`](Self::may_print) and
+/// [`completion`](Self::completion). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the guest's kernel does,
+/// written down for the model and for tests.
 #[derive(Clone)]
 pub struct SessionPageMemory {
     base: NonNull<u8>,
@@ -59,6 +62,8 @@ shared_words!(SessionPageMemory, ModelWords {
     posted_errors_word: AtomicU64 at offset_of!(SessionPage, posted_errors);
     /// Bytes that kernels have printed.
     printed_bytes_word: AtomicU64 at offset_of!(SessionPage, printed_bytes);
+    /// Whether kernels may print.
+    may_print_word: AtomicU64 at offset_of!(SessionPage, may_print);
     /// Wake bits of rings 0 to 63.
     wake0: AtomicU64 at WAKE_OFFSETS[0];
     /// Wake bits of rings 64 to 127.
@@ -70,6 +75,8 @@ shared_words!(SessionPageMemory, ModelWords {
 });
 
 const _: () = assert!(size_of::<[u64; 4]>() * 8 == RINGS_MAX as usize);
+const _: () = assert!(OFF_COMPLETION as usize >= size_of::<SessionPage>());
+const _: () = assert!(OFF_COMPLETION + RINGS_MAX * 8 == SESSION_PAGE_BYTES);
 
 impl SessionPageMemory {
     /// A session page at `base`. A new one is all zeros: [`SessionState::Opening`].
@@ -131,6 +138,43 @@ impl SessionPageMemory {
     /// Host: kernels have printed so many bytes. Before the reply of the call that made sure of it.
     pub fn set_printed_bytes(&self, bytes: u64) {
         self.printed_bytes_word().fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// A completion word is no proof of what kernels have printed.
+    #[inline]
+    pub fn may_print(&self) -> bool {
+        // Acquire: set before the answer of the load that brought such a kernel.
+        self.may_print_word().load(Ordering::Acquire) != 0
+    }
+
+    /// Host: whether kernels may print.
+    pub fn set_may_print(&self, may: bool) {
+        self.may_print_word().store(u64::from(may), Ordering::Release);
+    }
+
+    /// Where a ring's completion word is. The device writes it, or the executor in its place.
+    pub fn completion_word(&self, ring: u32) -> Option<NonNull<u64>> {
+        if ring >= RINGS_MAX {
+            return None;
+        }
+        // In the page: `OFF_COMPLETION` and the number of rings are checked above.
+        let offset = (OFF_COMPLETION as usize).wrapping_add((ring as usize).wrapping_mul(8));
+        NonNull::new(self.base.as_ptr().wrapping_add(offset).cast())
+    }
+
+    /// What a ring's completion word says, 0 at first. What the device has done before it wrote the word is seen after this.
+    #[inline]
+    pub fn completion(&self, ring: u32) -> u64 {
+        let Some(word) = self.completion_word(ring) else { return 0 };
+        // SAFETY: 8 aligned bytes of the page, which stays mapped by the constructor's contract, reached through atomics only.
+        // The words are no part of the model: nothing there writes them.
+        unsafe { core::sync::atomic::AtomicU64::from_ptr(word.as_ptr()) }
+            .load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    /// The page's first byte, for a host that registers it with a device.
+    pub fn start(&self) -> NonNull<u8> {
+        self.base
     }
 
     /// Host: the worker serves.

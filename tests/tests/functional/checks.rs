@@ -38,6 +38,7 @@ checks! {
     two_processes
     threads_hand_work_on
     full_launch_queue
+    waits
     killed_process
     forks
     foreign_addresses
@@ -102,6 +103,27 @@ fn threads_hand_work_on(place: &Place) -> Result<()> {
 fn full_launch_queue(place: &Place) -> Result<()> {
     place.check("threads write")?;
     place.check("threads host").map(drop)
+}
+
+/// What is known without asking the worker is right, and is not asked.
+fn waits(place: &Place) -> Result<()> {
+    for line in ["waiting results", "waiting busy"] {
+        place.check(line)?;
+        place.job(line).env("VGPU_STRICT", "1").check()?;
+    }
+    let replies = |line: &str| -> Result<u64> {
+        place.wait_for_total("sessions_open", 0, CLOSED_LIMIT)?;
+        let before = total(place, "replies")?;
+        place.check(line)?;
+        place.wait_for_total("sessions_open", 0, CLOSED_LIMIT)?;
+        Ok(total(place, "replies")? - before)
+    };
+    let asked = replies("waiting idle")?;
+    ensure!(asked < 100, "10,000 questions about what is over were asked {asked} times");
+    // How many words come soon enough depends on the machine's load; without them it would be one question each.
+    let asked = replies("waiting rounds")?;
+    ensure!(asked < 2000, "no completion word has come in time: {asked} questions in 2,000 rounds");
+    Ok(())
 }
 
 /// SIGKILL in the midst of a copy and of a kernel, also while a forked child lives on: the worker is gone at once.

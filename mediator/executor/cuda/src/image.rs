@@ -2,6 +2,7 @@
 //! reads as far as an image's own headers say, so they are checked first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cuda_api::types::CUresult;
 use cuda_api::{CuResult, linked};
@@ -15,8 +16,9 @@ const HELD_MAX: usize = 4096;
 /// Entries of a fatbin.
 const ENTRIES_MAX: usize = 65536;
 
-const FATBIN_MAGIC: u32 = 0xba55_ed50;
-const KIND_PTX: u64 = 1;
+pub(crate) const FATBIN_MAGIC: u32 = 0xba55_ed50;
+pub(crate) const KIND_PTX: u64 = 1;
+pub(crate) const KIND_ELF: u64 = 2;
 const ELF_MAGIC: &[u8] = b"\x7fELF\x02\x01";
 /// The section has no bytes in the file.
 const SHT_NOBITS: u32 = 8;
@@ -32,6 +34,13 @@ impl Image {
     fn room(total: usize) -> Self {
         // A NUL behind the last byte ends PTX that came without.
         Image { words: vec![0; total.div_ceil(8).saturating_add(1)], len: 0 }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let mut image = Image::room(bytes.len());
+        image.append(bytes).unwrap();
+        image
     }
 
     fn append(&mut self, piece: &[u8]) -> CuResult<()> {
@@ -131,8 +140,12 @@ impl Given {
         self.image.len
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.image.bytes()
+    }
+
     /// What has to live as long as what was made of it: the driver may link the fatbins of a list at any time.
-    pub(crate) fn kept(self) -> Option<Given> {
+    pub(crate) fn kept(self: Arc<Self>) -> Option<Arc<Given>> {
         self.wrapper.is_some().then_some(self)
     }
 }
@@ -210,7 +223,7 @@ fn half(from: &[u8], at: u64) -> Option<u64> {
     bytes_at(from, at).map(|b| u64::from(u16::from_le_bytes(b)))
 }
 
-fn word(from: &[u8], at: u64) -> Option<u32> {
+pub(crate) fn word(from: &[u8], at: u64) -> Option<u32> {
     bytes_at(from, at).map(u32::from_le_bytes)
 }
 
@@ -265,6 +278,41 @@ fn fatbin_is_whole(image: &[u8]) -> Option<()> {
         at = next;
     }
     None
+}
+
+/// An entry of a fatbin.
+pub(crate) struct Entry<'a> {
+    pub(crate) kind: u64,
+    /// Ten times the major number and the minor number of the compute capability that it is for.
+    pub(crate) capability: u32,
+    pub(crate) flags: u64,
+    /// Bytes of the payload that are the compressed entry, and of the entry itself.
+    pub(crate) compressed: usize,
+    pub(crate) whole: usize,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The entries of a fatbin.
+pub(crate) fn entries(fatbin: &[u8]) -> Option<Vec<Entry<'_>>> {
+    let mut at = half(fatbin, 6)?;
+    let end = at.checked_add(long(fatbin, 8)?)?;
+    let mut found = Vec::new();
+    while at < end && found.len() < ENTRIES_MAX {
+        let (header, payload) =
+            (u64::from(word(fatbin, at.checked_add(4)?)?), long(fatbin, at.checked_add(8)?)?);
+        let (from, next) = (at.checked_add(header)?, at.checked_add(header)?.checked_add(payload)?);
+        let field = |offset: u64| at.checked_add(offset);
+        found.push(Entry {
+            kind: half(fatbin, at)?,
+            capability: word(fatbin, field(28)?)?,
+            flags: long(fatbin, field(40)?)?,
+            compressed: usize::try_from(word(fatbin, field(16)?)?).ok()?,
+            whole: usize::try_from(long(fatbin, field(56)?)?).ok()?,
+            payload: fatbin.get(usize::try_from(from).ok()?..usize::try_from(next).ok()?)?,
+        });
+        at = next;
+    }
+    Some(found)
 }
 
 /// ELF64: the two header tables and everything that they name lie in the image.

@@ -63,12 +63,14 @@ mod managed;
 mod memory;
 mod objects;
 mod pools;
+mod prints;
 mod ranges;
 mod session;
 mod table;
 mod thread;
 mod user_objects;
 mod views;
+mod words;
 
 pub use attributes::probe;
 pub use dl::{LoadError, preload};

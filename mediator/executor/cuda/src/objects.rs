@@ -88,7 +88,7 @@ pub(crate) struct Library {
     pub(crate) driver: &'static Driver,
     pub(crate) raw: Raw,
     /// What the driver may still read.
-    pub(crate) _image: Option<Given>,
+    pub(crate) _image: Option<Arc<Given>>,
 }
 
 impl Drop for Library {
@@ -106,7 +106,7 @@ pub(crate) struct Module {
     /// The library that it goes with.
     pub(crate) library: Option<Arc<Library>>,
     /// What the driver may still read.
-    pub(crate) _image: Option<Given>,
+    pub(crate) _image: Option<Arc<Given>>,
 }
 
 impl Module {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::Duration;
 
 use cuda_api::CuResult;
+use cuda_api::completion::Completion;
 use cuda_api::host::{Access, Base, Executor, StagingView};
-use cuda_api::info::VmInfo;
+use cuda_api::info::{DeviceInfo, VmInfo};
 use cuda_api::managed::ManagedVariables;
 use cuda_api::output::DeviceOutput;
 use cuda_api::sharing::Sharing;
@@ -25,10 +26,12 @@ use crate::objects::{
     Allocation, Array, Event, Function, Green, Library, Link, Mipmap, Module, ResourceDesc, Stream,
 };
 use crate::pools::{Charges, Pool};
+use crate::prints::Prints;
 use crate::table::Table;
 use crate::thread::Thread;
 use crate::user_objects::UserObject;
 use crate::views::Views;
+use crate::words::Words;
 use crate::{Unavailable, attributes, host_functions};
 
 /// Objects of a session.
@@ -62,6 +65,8 @@ pub struct Services {
     pub sharing: Option<Arc<dyn Sharing>>,
     /// What the driver prints into this process.
     pub output: Option<Arc<dyn DeviceOutput>>,
+    /// The session's completion words.
+    pub completion: Option<Arc<dyn Completion>>,
 }
 
 /// The executor of one session on the real driver.
@@ -98,6 +103,8 @@ pub struct Cuda {
     pub(crate) images: Mutex<Images>,
     pub(crate) ipc: Ipc,
     pub(crate) output: Option<Arc<dyn DeviceOutput>>,
+    pub(crate) words: Words,
+    pub(crate) prints: Prints,
     /// Held while the driver edits a graph: it leaves that to its callers to keep apart.
     pub(crate) graph_state: Mutex<Graphs>,
     /// Captures that have begun and not ended; too many where a captured stream was destroyed.
@@ -119,6 +126,8 @@ impl Cuda {
     /// [`Unavailable`].
     pub fn new(config: Config, services: Services) -> Result<Self, Unavailable> {
         let (driver, info) = attributes::start(config)?;
+        let major = |device: &DeviceInfo| device.attribute(attribute::COMPUTE_CAPABILITY_MAJOR).unwrap_or(0);
+        let majors = info.devices.iter().filter_map(|device| u32::try_from(major(device)).ok()).collect();
         Ok(Cuda {
             driver,
             info,
@@ -151,6 +160,8 @@ impl Cuda {
             captures: AtomicUsize::new(0),
             ipc: Ipc::new(services.sharing),
             output: services.output,
+            words: Words::new(services.completion.clone()),
+            prints: Prints::new(services.completion, majors),
             staged: services.staged,
             warned: Mutex::default(),
         })
@@ -302,8 +313,8 @@ impl Executor for Cuda {
         self.info.clone()
     }
 
-    fn new_thread(&self, _ring: u32) -> Thread {
-        Thread::new(self.driver)
+    fn new_thread(&self, ring: u32) -> Thread {
+        Thread::new(self.driver, ring)
     }
 
     fn enter(&self, thread: &mut Thread, context: u32, staging: Option<StagingView>) -> CuResult<()> {

@@ -23,6 +23,7 @@ struct Pinned {
 
 /// A ring's host thread.
 pub struct Thread {
+    pub(crate) ring: u32,
     driver: &'static Driver,
     context: Option<Arc<Context>>,
     /// What the driver has as this thread's current context.
@@ -39,13 +40,13 @@ unsafe impl Send for Thread {}
 
 impl Thread {
     /// On the ring's own thread.
-    pub(crate) fn new(driver: &'static Driver) -> Self {
+    pub(crate) fn new(driver: &'static Driver, ring: u32) -> Self {
         let mut mode = CAPTURE_RELAXED;
         // SAFETY: a local with a mode in it.
         if let Err(error) = unsafe { driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) } {
             log::warn!("a ring's thread keeps the GLOBAL capture mode: {error}");
         }
-        Thread { driver, context: None, bound: 0, staging: None, pinned: None, pageable: false }
+        Thread { ring, driver, context: None, bound: 0, staging: None, pinned: None, pageable: false }
     }
 
     /// The current context.

@@ -376,6 +376,7 @@ impl Device {
             Work::WriteValue { address, word } => {
                 transfer::store(&self.memory, address, word).map_err(illegal)?
             }
+            Work::Signal(signal) => signal.store(),
             Work::Free { address } => self.memory.park(address),
             Work::WaitValue(wait) => {
                 if !self.met(&wait).map_err(illegal)? {

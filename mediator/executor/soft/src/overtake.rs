@@ -49,6 +49,7 @@ fn place(call: u32, fields: &[u8]) -> Option<Place> {
         stream cuStreamBatchMemOp_v2 (s, ..) => Place::Stream(s, None);
         stream cuStreamSynchronize (s,) => Place::Stream(s, None);
         stream cuStreamQuery (s,) => Place::Stream(s, None);
+        stream vgpuSignal (s, _) => Place::Stream(s, None);
         stream cuLaunchHostFunc (s, _) => Place::Stream(s, None);
         stream cuStreamAddCallback (s, _) => Place::Stream(s, None);
         stream cuStreamWaitEvent (s, e, _) => Place::Stream(s, Some(e));

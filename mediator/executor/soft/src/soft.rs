@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
+use cuda_api::completion::Completion;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
 use cuda_api::output::DeviceOutput;
@@ -69,12 +70,13 @@ pub struct Soft {
     pub(crate) mipmaps: Table<CUmipmappedArray, Mipmap>,
     pub(crate) links: Table<CUlinkState, Link>,
     pub(crate) images: Mutex<Images>,
+    pub(crate) completion: Option<Arc<dyn Completion>>,
     warned: Mutex<HashSet<String>>,
 }
 
 /// What belongs to a guest thread.
 pub struct Thread {
-    ring: u32,
+    pub(crate) ring: u32,
     context: Option<Arc<Context>>,
     /// The context that is current was the primary one and is not active.
     stale: bool,
@@ -110,6 +112,7 @@ impl Soft {
             mipmaps: Table::new(ARRAYS_MAX),
             links: Table::new(LINKS_MAX),
             images: Mutex::default(),
+            completion: None,
             warned: Mutex::default(),
         })
     }
@@ -119,6 +122,13 @@ impl Soft {
     pub fn with_output(self, output: Arc<dyn DeviceOutput>) -> Self {
         // Once, before anything runs.
         let _ = self.device.output.set(output);
+        self
+    }
+
+    /// Where it writes that streams have come to a point.
+    #[must_use]
+    pub fn with_completion(mut self, completion: Arc<dyn Completion>) -> Self {
+        self.completion = Some(completion);
         self
     }
 

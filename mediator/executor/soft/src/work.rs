@@ -1,7 +1,9 @@
 //! What an operation of a stream does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use cuda_api::completion::Completion;
 use cuda_api::types::CopyShape;
 
 use crate::budget::Hold;
@@ -15,6 +17,24 @@ pub(crate) struct WaitValue {
     pub(crate) address: u64,
     pub(crate) word: Word,
     pub(crate) until: Until,
+}
+
+/// A ring's completion word, and what it is to say.
+pub(crate) struct Signal {
+    pub(crate) completion: Arc<dyn Completion>,
+    pub(crate) ring: u32,
+    pub(crate) value: u64,
+}
+
+impl Signal {
+    /// The word says so now; what was done before is seen by who reads it.
+    pub(crate) fn store(&self) {
+        if let Some(word) = self.completion.word(self.ring) {
+            // SAFETY: 8 aligned bytes that stay mapped as long as the session, which `completion` belongs to; reached through atomics
+            // only.
+            unsafe { AtomicU64::from_ptr(word.as_ptr()) }.store(self.value, Ordering::Release);
+        }
+    }
 }
 
 /// A function of the guest's, by the guest's number.
@@ -57,6 +77,8 @@ pub(crate) enum Work {
     Fill(Fill),
     /// Stores a word.
     WriteValue { address: u64, word: Word },
+    /// Stores a completion word.
+    Signal(Signal),
     /// Waits for a word.
     WaitValue(WaitValue),
     /// Memory of a pool is the pool's again.

@@ -49,12 +49,14 @@ pub(crate) fn params(driver: &Driver, raw: Raw, kernel: bool) -> CuResult<(Vec<P
 
 impl Cuda {
     /// An image that the driver may be given.
-    pub(crate) fn image(&self, image: u64) -> CuResult<Given> {
+    pub(crate) fn image(&self, image: u64) -> CuResult<Arc<Given>> {
         let image = lock(&self.images).take(image)?;
         image
             .check()
             .inspect_err(|_| self.warn_once("an image is refused: it is damaged, or of no known kind"))?;
-        Ok(image.given())
+        let given = Arc::new(image.given());
+        self.prints.look_at(&given);
+        Ok(given)
     }
 
     /// A load that came to its end, well or not: what it answers. The driver's reason goes to the log as well.

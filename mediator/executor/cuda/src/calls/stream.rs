@@ -200,6 +200,10 @@ impl Host for Cuda {
         self.add_callback(stream, token)
     }
 
+    fn vgpuSignal(&self, thread: &mut Thread, stream: CUstream, value: u64) -> CuResult<()> {
+        self.signal(thread, stream, value)
+    }
+
     fn vgpuNextHostFunction(&self, _: &mut Thread, done: u64) -> CuResult<(u64, u64, u32, bool)> {
         Ok(self.next_host_function(done))
     }

@@ -114,11 +114,11 @@ fn several_fatbins_are_given_with_a_wrapper() {
     let given = image(&packed);
     assert_eq!(found(&given), [1, 2, 3]);
     // It may move.
-    assert_eq!(found(&given.kept().unwrap()), [1, 2, 3]);
+    assert_eq!(found(&std::sync::Arc::new(given).kept().unwrap()), [1, 2, 3]);
     let one = image(&fatbins[0]);
     // SAFETY: the image's own first bytes.
     assert_eq!(unsafe { one.pointer().cast::<u32>().read() }, FATBIN_MAGIC);
-    assert!(one.kept().is_none());
+    assert!(std::sync::Arc::new(one).kept().is_none());
 }
 
 #[test]

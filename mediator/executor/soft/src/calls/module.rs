@@ -47,6 +47,11 @@ impl Soft {
     /// Reads the PTX of an image.
     pub(crate) fn read_image(&self, image: u64) -> Result<Arc<Library>, Refusal> {
         let text = lock(&self.images).text(image)?;
+        if let Some(completion) = &self.completion
+            && text.contains("vprintf")
+        {
+            completion.set_may_print(true);
+        }
         Library::read(&self.device, text)
     }
 

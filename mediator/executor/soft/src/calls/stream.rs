@@ -13,7 +13,7 @@ use crate::calls::stream_attribute::Attributes;
 use crate::soft::{Stream, Thread};
 use crate::streams::Order;
 use crate::transfer::{Until, Word};
-use crate::work::{HostCall, WaitValue, Work};
+use crate::work::{HostCall, Signal, WaitValue, Work};
 
 const NON_BLOCKING: u32 = 1;
 /// Operations of one call at most (CUDA Driver API, cuStreamBatchMemOp).
@@ -228,6 +228,14 @@ impl Host for Soft {
 
     fn cuStreamAddCallback(&self, thread: &mut Thread, stream: CUstream, token: u64) -> CuResult<()> {
         self.host_call(thread, stream, HostCall { token, is_callback: true })
+    }
+
+    fn vgpuSignal(&self, thread: &mut Thread, stream: CUstream, value: u64) -> CuResult<()> {
+        let Some(completion) = self.completion.clone() else { return Err(self.unsupported("vgpuSignal")) };
+        // Who cannot be told this way asks for the stream, and hears what is wrong with it.
+        let Ok((stream, _)) = self.stream(thread, stream) else { return Ok(()) };
+        let signal = Signal { completion, ring: thread.ring, value };
+        self.device.submit(stream, Work::Signal(signal), &[]).map(|_| ())
     }
 
     fn vgpuNextHostFunction(&self, _: &mut Thread, done: u64) -> CuResult<(u64, u64, u32, bool)> {
