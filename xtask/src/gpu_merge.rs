@@ -171,7 +171,8 @@ impl Results {
             let name = cell(text(time, "/name"));
             // The guest's CPU is emulated: its times are no measure of a VM, and whoever reads the table has to see it.
             let transport = if key.1 == "vm" { "vm, CPU emulated" } else { &key.1 };
-            let _ = writeln!(table, "| {name} | {transport} | {} | {} | {ratio} |", side("native"), side("ours"));
+            let _ =
+                writeln!(table, "| {name} | {transport} | {} | {} | {ratio} |", side("native"), side("ours"));
         }
         if !any {
             table.push_str("| all | local | not run | not run | not run |\n");
