@@ -15,6 +15,7 @@
  *   vgpu_ring.c     rings and staging buffers
  *   vgpu_region.c   pinned user memory
  *   vgpu_mmap.c     memory shared with the device, run lists, mmap
+ *   vgpu_counters.c what is counted, in sysfs
  *   vgpu_compat.h   differences between kernel versions
  *
  * What outlives what
@@ -48,6 +49,7 @@
 #include <linux/list.h>
 #include <linux/miscdevice.h>
 #include <linux/mmu_notifier.h>
+#include <linux/percpu.h>
 #include <linux/rwsem.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
@@ -100,6 +102,25 @@ struct vgpu_memory {
 	struct page **pages;
 };
 
+/* ---- counters ---- */
+
+enum vgpu_count {
+	VGPU_DOORBELLS,
+	VGPU_KICKS,
+	VGPU_WAITS,
+	VGPU_SLEEPS,
+	VGPU_REQUESTS,
+	VGPU_EVENTS,
+	VGPU_COUNTS,
+};
+
+/* What one CPU has counted. */
+struct vgpu_counters {
+	u64 of[VGPU_COUNTS];
+};
+
+extern const struct attribute_group *vgpu_groups[];
+
 /* ---- device ---- */
 
 enum vgpu_device_state {
@@ -117,6 +138,7 @@ struct vgpu_device {
 	struct vgpu_event *event_buffers;
 	unsigned long *pending;		/* page: a bit per session slot, read by the device at a kick */
 	struct workqueue_struct *wq;
+	struct vgpu_counters __percpu *counters;
 
 	enum vgpu_device_state state;
 	u32 capabilities;
@@ -141,6 +163,12 @@ struct vgpu_device {
 	wait_queue_head_t idle;		/* reaped has grown, nr_sessions is less, or closing */
 	struct completion quiet;	/* the device was reset: it touches no memory any more */
 };
+
+/* One more. From any context. */
+static inline void vgpu_count(struct vgpu_device *dev, enum vgpu_count what)
+{
+	this_cpu_inc(dev->counters->of[what]);
+}
 
 /* ---- control requests ---- */
 

@@ -133,6 +133,7 @@ static void vgpu_device_free(struct kref *refs)
 
 	free_page((unsigned long)dev->pending);
 	kfree(dev->event_buffers);
+	free_percpu(dev->counters);
 	kvfree(dev);
 }
 
@@ -162,10 +163,12 @@ static struct vgpu_device *vgpu_device_alloc(struct virtio_device *vdev)
 	dev->misc.fops = &vgpu_fops;
 	dev->misc.mode = 0666;
 	dev->misc.parent = &vdev->dev;
+	dev->misc.groups = vgpu_groups;
 
 	dev->event_buffers = kcalloc(VGPU_EVENT_BUFFERS, sizeof(*dev->event_buffers), GFP_KERNEL);
 	dev->pending = (unsigned long *)get_zeroed_page(GFP_KERNEL);
-	if (!dev->event_buffers || !dev->pending) {
+	dev->counters = alloc_percpu(struct vgpu_counters);
+	if (!dev->event_buffers || !dev->pending || !dev->counters) {
 		vgpu_device_put(dev);
 		return NULL;
 	}

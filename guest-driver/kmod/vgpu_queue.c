@@ -111,8 +111,10 @@ static void vgpu_notify(struct vgpu_device *dev, struct virtqueue *vq)
 {
 	/* Removal sets stopped and waits for this section before it deletes the queues. */
 	rcu_read_lock();
-	if (!READ_ONCE(dev->stopped))
+	if (!READ_ONCE(dev->stopped)) {
+		vgpu_count(dev, VGPU_DOORBELLS);
 		virtqueue_notify(vq);
+	}
 	rcu_read_unlock();
 }
 
@@ -134,10 +136,12 @@ static int vgpu_request_add(struct vgpu_device *dev, struct vgpu_request *req, u
 		header->request_id = ++dev->next_request_id;
 		refcount_inc(&req->refs);
 		err = virtqueue_add_sgs(dev->control, sgs, 1, 1, req, GFP_ATOMIC);
-		if (err)
+		if (err) {
 			refcount_dec(&req->refs);
-		else
+		} else {
+			vgpu_count(dev, VGPU_REQUESTS);
 			notify = virtqueue_kick_prepare(dev->control);
+		}
 	}
 	spin_unlock_irqrestore(&dev->lock, irq);
 	if (notify)
@@ -321,6 +325,7 @@ static void vgpu_event_callback(struct virtqueue *vq)
 		virtqueue_disable_cb(vq);
 		while ((buffer = virtqueue_get_buf(vq, &len))) {
 			event = *buffer;
+			vgpu_count(dev, VGPU_EVENTS);
 			memset(buffer, 0, sizeof(*buffer));
 			vgpu_post_event_buffer(dev, buffer);
 			if (len >= sizeof(event))
@@ -410,6 +415,7 @@ void vgpu_queues_stop(struct vgpu_device *dev)
 /* Frames wait for the session's parked worker. */
 void vgpu_kick(struct vgpu_device *dev, u32 slot)
 {
+	vgpu_count(dev, VGPU_KICKS);
 	set_bit(slot, dev->pending);
 	/* The bit before the notification: the device clears the bit after it was notified. */
 	smp_mb__after_atomic();

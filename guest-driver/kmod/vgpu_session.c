@@ -83,6 +83,9 @@ int vgpu_session_wait(struct vgpu_session *s, u32 ring, u32 timeout_ms)
 
 	if (ring >= VGPU_RINGS_MAX || READ_ONCE(s->rings[ring].state) == VGPU_RING_FREE)
 		return -ENOENT;
+	vgpu_count(s->dev, VGPU_WAITS);
+	if (!test_bit(ring, s->woken))
+		vgpu_count(s->dev, VGPU_SLEEPS);
 	left = wait_event_interruptible_timeout(s->wait[ring],
 						(woken = test_and_clear_bit(ring, s->woken)) ||
 						vgpu_session_over(s), timeout);

@@ -44,6 +44,43 @@ class Comparing(unittest.TestCase):
         ])
 
 
+class Counts(unittest.TestCase):
+    OUT = ("mark: begin a\nmark: end a\ncount: a\tsystem calls\t30\ncount: a\tcalls\t2000\n"
+           "count: b\tsystem calls\t5\ncount: c\tinterrupts\t1\ncount: broken\n")
+    TOTALS = [("begin a", {"calls": 10}), ("end a", {"calls": 20}), ("begin b", {"calls": 0}), ("end b", {"calls": 500}), ("end d", {"calls": 1}),
+              ("begin c", {}), ("end c", {"calls": 9})]
+
+    def test_counts_are_set_against_the_calls_of_their_loop(self):
+        found = compare.counts(self.OUT, self.TOTALS)
+        self.assertEqual(found, {
+            "a: system calls": (15.0, compare.PER_CALLS),
+            # The program does not know its calls: the daemon does.
+            "b: system calls": (10.0, compare.PER_CALLS)})
+
+    def test_without_a_daemon_only_what_knows_its_calls_counts(self):
+        self.assertEqual(compare.counts(self.OUT), {"a: system calls": (15.0, compare.PER_CALLS)})
+
+    def test_marks_and_counts_are_no_facts(self):
+        self.assertEqual(compare.facts(self.OUT + "fact\n"), ["fact"])
+
+    def test_a_program_is_counted_between_its_marks(self):
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs/counted.py")
+        child = "echo 'mark: begin x'; read a; echo 'mark: end x'; read a; echo 'count: x\tcalls\t10'; exit 3"
+        ended = execute.run([sys.executable, "-B", program, "sh", "-c", child], dict(os.environ), 20.0)
+        self.assertEqual(ended.status, "failed: exit 3")
+        self.assertEqual([line for line in ended.out.splitlines() if line.startswith("mark")], ["mark: begin x", "mark: end x"])
+        self.assertIn("count: x\tcalls\t10", ended.out)
+
+    def test_interrupts_of_all_processors_and_vectors_of_one_device(self):
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs"))
+        self.addCleanup(sys.path.pop, 0)
+        import counted
+
+        text = ("           CPU0       CPU1\n 25:  10  2  PCI-MSI 1-edge  virtio1-control\n 26:  0  5  PCI-MSI 2-edge  virtio1-events\n"
+                " 27:  7  7  PCI-MSI 3-edge  virtio11-events\nNMI:  1  1  Non-maskable interrupts\n")
+        self.assertEqual(counted.interrupts(text, "virtio1"), 17)
+
+
 class Parity(unittest.TestCase):
     OUT = "a: begin\na: x = 0: y\na: end\nb: begin\nb: died with status b\nc: begin\nc: half\n"
 
@@ -127,7 +164,9 @@ class Choosing(unittest.TestCase):
         self.assertEqual(len({row.key for row in every}), len(every))
         in_guests = rows.chosen(every, ["vm/*"], (1, 1))
         self.assertEqual(in_guests, [row for row in every if row.guest])
-        self.assertTrue(all(row.guest in guest.KINDS and row.phase == rows.GUEST and row.transport == "vm" for row in in_guests))
+        self.assertTrue(all(row.guest in guest.KINDS and row.phase >= rows.GUEST and row.transport == "vm" for row in in_guests))
+        for row in in_guests:
+            self.assertEqual(row.name.startswith(("timing/", "counted/")), row.phase in rows.MEASURED, row.name)
         both = {row.name for row in every if not row.guest} & {row.name for row in in_guests}
         self.assertIn("parity/basic", both)
 
@@ -237,6 +276,12 @@ class Agents(unittest.TestCase):
         self.assertEqual((ended.status, ended.out, ended.err), ("not run", "a\nb", "e"))
         self.assertEqual(asked, [{"Run": {"argv": ["x", "y"], "uid": 0, "env": [["A", "1"]], "cwd": "/"}}])
 
+    def test_lines_are_heard_as_they_come(self):
+        heard = []
+        found, _ = self.agent([({"Output": "Stdout"}, b"mark: a\nb"), ({"Output": "Stderr"}, b"e\n"), ({"Output": "Stdout"}, b"c\n"), ({"Exit": {"Code": 0}}, b"")])
+        found.run(["x"], {}, 10.0, heard=heard.append)
+        self.assertEqual(heard, ["mark: a", "bc"])
+
     def test_signals_and_refusals(self):
         self.assertEqual(self.agent([({"Exit": {"Signal": 11}}, b"")])[0].run(["x"], {}, 10.0).status, "died: SIGSEGV")
         self.assertEqual(self.agent([({"Failed": "no x"}, b"")])[0].run(["x"], {}, 10.0).status, "failed: no x")
@@ -310,7 +355,8 @@ class Rows(unittest.TestCase):
             place=FakePlace(), record=kept, cache=options.get("cache", record.Cache(None)), daemon=FakeDaemon(), native=True, ours=True,
             guests=options.get("guests"),
             ours_only=options.get("ours_only", False), clock=schedule.Clock(60), overlap=schedule.Overlap())
-        row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0, guest="small" if "guests" in options else "")
+        row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0, guest="small" if "guests" in options else "",
+                       counted=options.get("counted", False))
         task.run(row, context)
         self.assertEqual(len(written), 1)
         return written[0]
@@ -359,6 +405,19 @@ class Rows(unittest.TestCase):
         value = self.result("print('fact')", guests=types.SimpleNamespace(get=lambda name: there))
         self.assertEqual((value["same"], value["sessions"], ran), (True, 1, ["guest"]))
         self.assertEqual(there.daemon.count, 2)
+
+    def test_a_counted_row_asks_the_daemon_at_each_mark(self):
+        def run(argv, env, limit, silence=None, heard=None):
+            ended = execute.run(argv, env, limit)
+            for line in ended.out.splitlines():
+                heard(line)
+            return ended
+
+        there = types.SimpleNamespace(daemon=FakeDaemon(), overlap=schedule.Overlap(), run=run, slots=threading.Semaphore(1))
+        there.daemon.totals = lambda calls=iter(range(0, 10000, 100)): {"sessions_opened": next(calls), "calls": next(calls)}
+        value = self.result("print('mark: begin l\\nmark: end l\\ncount: l\\tkicks\\t4')", counted=True,
+                            guests=types.SimpleNamespace(get=lambda name: there))
+        self.assertEqual(value["timing"], [{"name": "l: kicks", "unit": "per 1000 calls", "native": None, "ours": 20.0}])
 
     def test_a_guest_that_does_not_boot_is_a_reason(self):
         def get(name):

@@ -464,6 +464,7 @@ static const struct test {
 	{ "many rings", many_rings, BOTH },
 	{ "waiting", waiting_times, BOTH },
 	{ "kicks", kicks, STAND_IN },
+	{ "counters", counters, BOTH },
 	{ "regions", regions, BOTH },
 	{ "regions of threads", regions_of_threads, BOTH },
 	{ "forked child", forked_child, BOTH },

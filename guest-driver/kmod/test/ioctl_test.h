@@ -56,6 +56,8 @@ void sign_pages(char *p, size_t len);
 void check_countersigned(char *p, size_t len);
 int succeeded(pid_t pid);
 
+void counters(void);
+
 /* Tests of misbehaviour: the stand-in only. */
 void refused_open(void);
 void refused_ring(void);

@@ -1,101 +1,16 @@
 /*
  * What the driver API costs its caller. Each line: time: NAME <TAB> MEDIAN <TAB> UNIT (compared by ../runner/compare.py).
  *
- *   bench          everything but the start
- *   bench start    from the process's first instruction to the first kernel's end
+ *   bench             everything but the start
+ *   bench start       from the process's first instruction to the first kernel's end
+ *   bench register    host memory registered and pinned, and copies of it: what has no way without a kernel module
+ *
+ * What waits and asks is in bench_waits.c.
  */
-#define _GNU_SOURCE
-#include <cuda.h>
+#include "bench.h"
+
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <time.h>
-
-#include "kernels_ptx.h"
-
-#define CHECK(call) do { CUresult r_ = (call); if (r_) { fprintf(stderr, "%s: %d\n", #call, (int)r_); exit(1); } } while (0)
-/* What may be refused is left out, and that it was is said: that is for the programs of tests/parity to compare. */
-#define CAN(name, call) ({ CUresult r_ = (call); if (r_) printf("note: %s is refused with %d\n", name, (int)r_); r_ == 0; })
-
-static CUdevice device;
-static CUcontext context;
-static CUmodule module;
-static CUfunction add;
-static CUdeviceptr data;
-static const int count = 1024;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *samples, int n)
-{
-    qsort(samples, n, sizeof *samples, compare);
-    return samples[n / 2];
-}
-
-static void say(const char *name, double value, const char *unit)
-{
-    printf("time: %s\t%.6g\t%s\n", name, value, unit);
-    fflush(stdout);
-}
-
-static void begin(void)
-{
-    CHECK(cuInit(0));
-    CHECK(cuDeviceGet(&device, 0));
-    CHECK(cuDevicePrimaryCtxRetain(&context, device));
-    CHECK(cuCtxSetCurrent(context));
-    CHECK(cuModuleLoadData(&module, kernels_ptx));
-    CHECK(cuModuleGetFunction(&add, module, "add_to_all"));
-    CHECK(cuMemAlloc(&data, 4 * count));
-    CHECK(cuMemsetD8(data, 0, 4 * count));
-}
-
-static void launch(CUstream stream)
-{
-    int value = 1, n = count;
-    void *arguments[] = {&data, &value, &n};
-    CHECK(cuLaunchKernel(add, 4, 1, 1, 256, 1, 1, 0, stream, arguments, 0));
-}
-
-/* The cost of one call: in batches that the launch queue holds, with a wait between them that is not counted. */
-enum { BATCH = 200, BATCHES = 60, MOST = 4000 };
-static double samples[MOST];
-
-#define MEASURE(name, before, body, after) do { \
-    before; body; after; \
-    for (int b_ = 0; b_ < BATCHES; b_++) { \
-        before; \
-        double t_ = now(); \
-        for (int i_ = 0; i_ < BATCH; i_++) { body; } \
-        samples[b_] = (now() - t_) / BATCH * 1e6; \
-        after; \
-    } \
-    say(name, median(samples, BATCHES), "µs"); \
-} while (0)
-
-/* The same, each call alone. */
-#define EACH(name, times, body) do { \
-    body; \
-    for (int b_ = 0; b_ < (times); b_++) { \
-        double t_ = now(); \
-        body; \
-        samples[b_] = (now() - t_) * 1e6; \
-    } \
-    say(name, median(samples, (times)), "µs"); \
-} while (0)
 
 struct shift {
     int launches;
@@ -141,10 +56,10 @@ static void throughput(int threads, int launches)
     say(name, median(best, 3), "thousand/s");
 }
 
-static void copies(const char *kind, char *host, CUdeviceptr memory)
+static void copies(const char *kind, char *host, CUdeviceptr memory, size_t most)
 {
     static const size_t sizes[] = {4 << 10, 64 << 10, 1 << 20, 16 << 20, 256 << 20};
-    for (unsigned s = 0; s < sizeof sizes / sizeof *sizes; s++)
+    for (unsigned s = 0; s < sizeof sizes / sizeof *sizes && sizes[s] <= most; s++)
         for (int down = 0; down < 2; down++) {
             size_t size = sizes[s];
             int times = size <= 1 << 20 ? 200 : size <= 16 << 20 ? 20 : 5;
@@ -166,6 +81,84 @@ static void copies(const char *kind, char *host, CUdeviceptr memory)
             else
                 say(name, (double)size / middle / 1e9, "GB/s");
         }
+}
+
+/* Asynchronous copies of 4 KiB, each waited for. */
+static void copies_and_wait(const char *kind, char *host, CUdeviceptr memory, CUstream stream)
+{
+    char name[80];
+    snprintf(name, sizeof name, "%s asynchronous copy up and wait, 4 KiB", kind);
+    EACH(name, 500, { CHECK(cuMemcpyHtoDAsync(memory, host, 4096, stream)); CHECK(cuStreamSynchronize(stream)); });
+    snprintf(name, sizeof name, "%s asynchronous copy down and wait, 4 KiB", kind);
+    EACH(name, 500, { CHECK(cuMemcpyDtoHAsync(host, memory, 4096, stream)); CHECK(cuStreamSynchronize(stream)); });
+}
+
+/* Allocations in a stream's order and their frees, each issued alone. */
+static void allocations(CUstream stream)
+{
+    static CUdeviceptr many[BATCH];
+    static double frees[BATCHES];
+    for (int b = -1; b < BATCHES; b++) {
+        double t = now();
+        for (int i = 0; i < BATCH; i++)
+            CHECK(cuMemAllocAsync(&many[i], 1 << 20, stream));
+        double between = now();
+        for (int i = 0; i < BATCH; i++)
+            CHECK(cuMemFreeAsync(many[i], stream));
+        double end = now();
+        CHECK(cuStreamSynchronize(stream));
+        if (b >= 0) {
+            samples[b] = (between - t) / BATCH * 1e6;
+            frees[b] = (end - between) / BATCH * 1e6;
+        }
+    }
+    say("allocate 1 MiB asynchronously, to issue it", median(samples, BATCHES), "µs");
+    say("free 1 MiB asynchronously, to issue it", median(frees, BATCHES), "µs");
+}
+
+/* What a launch costs its thread when launches come without end: the device's queue is full. */
+static void sustained(CUstream stream)
+{
+    enum { LAUNCHES = 60000 };
+    double rounds[3];
+    for (int round = 0; round < 3; round++) {
+        double t = now();
+        for (int i = 0; i < LAUNCHES; i++)
+            launch(stream);
+        CHECK(cuStreamSynchronize(stream));
+        rounds[round] = (now() - t) / LAUNCHES * 1e6;
+    }
+    say("launch, sustained", median(rounds, 3), "µs");
+}
+
+/* Memory of the process's own, registered: the driver pins it, and a guest's kernel module does. */
+static void registered(void)
+{
+    CUstream stream;
+    CUdeviceptr p;
+    void *pinned;
+    size_t size = 64 << 20;
+    begin();
+    CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    CHECK(cuMemAlloc(&p, size));
+    char *own = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(own, 1, size);
+    if (CAN("registering", cuMemHostRegister(own, size, 0))) {
+        CHECK(cuMemHostUnregister(own));
+        EACH("register and unregister 64 MiB", 10, { CHECK(cuMemHostRegister(own, size, 0)); CHECK(cuMemHostUnregister(own)); });
+        EACH("register and unregister 1 MiB", 50, { CHECK(cuMemHostRegister(own, 1 << 20, 0)); CHECK(cuMemHostUnregister(own)); });
+        CHECK(cuMemHostRegister(own, size, 0));
+        copies("registered", own, p, size);
+        copies_and_wait("registered", own, p, stream);
+        CHECK(cuMemHostUnregister(own));
+    }
+    if (CAN("pinned memory", cuMemHostAlloc(&pinned, size, 0))) {
+        memset(pinned, 1, size);
+        copies("pinned", pinned, p, size);
+        copies_and_wait("pinned", pinned, p, stream);
+        CHECK(cuMemFreeHost(pinned));
+        EACH("allocate and free 64 MiB of pinned memory", 10, { CHECK(cuMemHostAlloc(&pinned, size, 0)); CHECK(cuMemFreeHost(pinned)); });
+    }
 }
 
 static void everything(void)
@@ -198,6 +191,11 @@ static void everything(void)
         EACH("ask for free memory", 200, CHECK(cuMemGetInfo(&free_, &total)));
         unsigned type;
         MEASURE("ask for a pointer's type", , CHECK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, data)), );
+        CUdevice current;
+        MEASURE("ask for the current device", , CHECK(cuCtxGetDevice(&current)), );
+        MEASURE("ask for a function's attribute", , CHECK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, add)), );
+        CUstreamCaptureStatus status;
+        MEASURE("ask whether a stream is captured", , CHECK(cuStreamIsCapturing(stream, &status)), );
     }
     MEASURE("create and destroy an event", , { CUevent e; CHECK(cuEventCreate(&e, 2)); CHECK(cuEventDestroy(e)); }, );
     EACH("create and destroy a stream", 100, { CUstream s; CHECK(cuStreamCreate(&s, 1)); CHECK(cuStreamDestroy(s)); });
@@ -207,6 +205,7 @@ static void everything(void)
         CHECK(cuMemFreeAsync(p, stream));
         MEASURE("allocate and free 1 MiB asynchronously", , { CHECK(cuMemAllocAsync(&p, 1 << 20, stream)); CHECK(cuMemFreeAsync(p, stream)); },
             CHECK(cuStreamSynchronize(stream)));
+        allocations(stream);
     }
     {
         CUmodule m;
@@ -230,16 +229,19 @@ static void everything(void)
     throughput(1, 20000);
     throughput(4, 10000);
     throughput(8, 10000);
+    sustained(stream);
 
     size_t most = 256 << 20;
     CHECK(cuMemAlloc(&p, most));
     char *pageable = mmap(0, most, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(pageable, 1, most);
-    copies("pageable", pageable, p);
+    copies("pageable", pageable, p, most);
+    copies_and_wait("pageable", pageable, p, stream);
     void *pinned;
     if (CAN("pinned memory", cuMemHostAlloc(&pinned, most, 0))) {
         memset(pinned, 1, most);
-        copies("pinned", pinned, p);
+        copies("pinned", pinned, p, most);
+        copies_and_wait("pinned", pinned, p, stream);
         char *host = pinned;
         MEASURE("copy 4 KiB of pinned memory up, to issue it", , CHECK(cuMemcpyHtoDAsync(p, host, 4096, stream)), CHECK(cuStreamSynchronize(stream)));
         CHECK(cuMemFreeHost(pinned));
@@ -286,6 +288,9 @@ int main(int argc, char **argv)
         say("from cuInit to the end of the first kernel", (over - t) * 1e3, "ms");
         return 0;
     }
-    everything();
+    if (argc > 1 && !strcmp(argv[1], "register"))
+        registered();
+    else
+        everything();
     return 0;
 }

@@ -1,5 +1,6 @@
 """PyTorch on two devices, one case a process: `two_devices.py CASE`."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -19,6 +20,31 @@ def of(tensor):
 
 def generate(*shape, seed, device):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+@contextlib.contextmanager
+def logged():
+    """A folder where NCCL keeps its log, if it has not begun yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,P2P,SHM", NCCL_DEBUG_FILE=folder + "/nccl.%p")
+        yield folder
+
+
+def transports(folder):
+    """How NCCL says that it moves data, and what it warns of: for people."""
+    ways, warnings = set(), set()
+    for name in os.listdir(folder):
+        if name.startswith("nccl."):
+            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if " via " in line:
+                        ways.add(line.split(" via ")[1].strip())
+                    elif "WARN" in line:
+                        warnings.add(line.strip()[-200:])
+    for way in sorted(ways)[:12]:
+        note("nccl via", way)
+    for warning in sorted(warnings)[:12]:
+        note("nccl warns", warning)
 
 
 def tensors():
@@ -70,7 +96,10 @@ def tensors():
         gathered = comm.gather(comm.scatter(a, [0, 1]), dim=0, destination=1)
         return [of(t) for part in parts for t in part] + [of(gathered)]
 
-    attempt("broadcast and gather", broadcast)
+    # NCCL's first use in this program.
+    with logged() as folder:
+        attempt("broadcast and gather", broadcast)
+        transports(folder)
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32).to("cuda:0"), torch.nn.ReLU(), torch.nn.Linear(32, 8).to("cuda:1"))
 
@@ -87,19 +116,6 @@ def tensors():
         return losses
 
     attempt("a model on both", train)
-
-
-def transports(folder):
-    """How NCCL says that it moves data: for people."""
-    found = set()
-    for name in os.listdir(folder):
-        if name.startswith("nccl."):
-            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
-                found |= {line.split(" via ")[1].strip() for line in file if " via " in line}
-                file.seek(0)
-                found |= {line.strip()[-200:] for line in file if "WARN" in line}
-    for way in sorted(found)[:12]:
-        note("nccl via", way)
 
 
 def _rank(rank, folder, queue):
@@ -154,6 +170,8 @@ def _rank(rank, folder, queue):
         say("over", True)
     except Exception as error:  # noqa: BLE001 - a fact as well
         say("failed", f"{type(error).__name__} {str(error).splitlines()[0][:200] if str(error) else ''}")
+        # NCCL's own words are in the lines after the first.
+        note(f"rank {rank}:", " / ".join(line.strip() for line in str(error).splitlines())[:800])
     from common import _library
 
     _library()
@@ -168,8 +186,7 @@ def nccl():
     if not dist.is_nccl_available():
         skip("no NCCL in this PyTorch")
     context = mp.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,P2P,SHM", NCCL_DEBUG_FILE=folder + "/nccl.%p")
+    with logged() as folder:
         queue = context.Queue()
         ranks = [context.Process(target=_rank, args=(rank, folder, queue)) for rank in range(2)]
         for rank in ranks:
@@ -196,8 +213,7 @@ def nccl_threads():
     """Two ranks in one process."""
     from torch.cuda import nccl as direct
 
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,P2P,SHM", NCCL_DEBUG_FILE=folder + "/nccl.%p")
+    with logged() as folder:
         x = [generate(100_003, seed=index, device=f"cuda:{index}") for index in range(2)]
         attempt("available", lambda: direct.is_available(x))
         attempt("all_reduce", lambda: direct.all_reduce(x))

@@ -93,8 +93,8 @@ class Agent:
             raise Gone("the guest ended before it came up")
         return message["Hello"]["kernel"]
 
-    def run(self, argv, env, limit, cwd="/", silence=None):
-        """`execute.run`, in the guest."""
+    def run(self, argv, env, limit, cwd="/", silence=None, heard=None):
+        """`execute.run`, in the guest. `heard` is given each line of standard output as it comes."""
         begin = time.monotonic()
         outputs = {"Stdout": bytearray(), "Stderr": bytearray()}
 
@@ -107,10 +107,10 @@ class Agent:
             number, answers = self._send({"Run": command})
         except Gone as why:
             return ended(f"failed: {why}")
-        until, heard, late = begin + limit, begin, None
+        until, last, late, begun = begin + limit, begin, None, b""
         while True:
             now = time.monotonic()
-            wait = until - now if silence is None or late else min(until, heard + silence) - now
+            wait = until - now if silence is None or late else min(until, last + silence) - now
             try:
                 message, data = answers.get(timeout=max(0.0, wait))
             except queue.Empty:
@@ -129,7 +129,11 @@ class Agent:
             if kind == "Output":
                 outputs[value] += data
                 if value == "Stdout":
-                    heard = time.monotonic()
+                    last = time.monotonic()
+                    if heard:
+                        *lines, begun = (begun + data).split(b"\n")
+                        for line in lines:
+                            heard(line.decode("utf-8", "replace"))
             elif kind == "Exit":
                 self._forget(number)
                 code = value["Code"] if "Code" in value else -value["Signal"]

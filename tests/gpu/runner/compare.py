@@ -4,6 +4,8 @@ Each line of a program's standard output is a fact, which has to be equal, but f
 
     note: TEXT                        for people; not compared
     time: NAME <TAB> VALUE <TAB> UNIT a measurement; the median over the rounds is kept
+    mark: begin|end NAME              a loop that is counted; the daemon's totals are asked for there
+    count: NAME <TAB> WHAT <TAB> N    what was counted in it; with WHAT `calls`, how many calls it made
 """
 
 import hashlib
@@ -11,6 +13,9 @@ import statistics
 
 NOTE = "note: "
 TIME = "time: "
+MARK = "mark: "
+COUNT = "count: "
+PER_CALLS = "per 1000 calls"
 # How many differing lines a row carries, and how much of each.
 MOST_LINES = 20
 MOST_COLUMNS = 400
@@ -18,7 +23,7 @@ MOST_COLUMNS = 400
 
 def facts(out):
     """The lines to compare."""
-    return [line for line in out.splitlines() if not line.startswith((NOTE, TIME))]
+    return [line for line in out.splitlines() if not line.startswith((NOTE, TIME, MARK, COUNT))]
 
 
 def notes(out):
@@ -36,6 +41,28 @@ def times(out):
                     found[parts[0]] = (float(parts[1]), parts[2])
                 except ValueError:
                     continue
+    return found
+
+
+def counts(out, totals=()):
+    """{"NAME: WHAT": (value, unit)} for each thousand calls of a loop. `totals` are the marks with the daemon's totals at each. A loop that
+    does not know its calls is set against those that the daemon carried out meanwhile; without either it is left out."""
+    loops, begun, carried = {}, {}, {}
+    for line in out.splitlines():
+        parts = line[len(COUNT):].split("\t") if line.startswith(COUNT) else ()
+        if len(parts) == 3 and parts[2].isdigit():
+            loops.setdefault(parts[0], {})[parts[1]] = int(parts[2])
+    for text, now in totals:
+        what, _, name = text.partition(" ")
+        if what == "begin":
+            begun[name] = now.get("calls")
+        elif begun.get(name) is not None and "calls" in now:
+            carried[name] = now["calls"] - begun[name]
+    found = {}
+    for name, values in loops.items():
+        calls = values.pop("calls", None) or carried.get(name)
+        if calls:
+            found.update({f"{name}: {what}": (1000.0 * value / calls, PER_CALLS) for what, value in sorted(values.items())})
     return found
 
 

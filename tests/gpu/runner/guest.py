@@ -76,6 +76,8 @@ def _script(place):
         add("mkdir /kept/{}; mount -o bind {} /kept/{}", str(number), ROOT + path, str(number))
     add("mount -o rbind /dev {}", ROOT + "/dev")
     add("mount -t proc proc {}; mount -t sysfs sys {}", ROOT + "/proc", ROOT + "/sys")
+    # For who counts system calls (programs/counted.py).
+    add("mount -t tracefs tracefs {} || echo no tracefs", ROOT + "/sys/kernel/tracing")
     for path in own + hidden:
         add("mount -t tmpfs -o mode=1777 own {}", ROOT + path)
     for number, path in enumerate(kept):
@@ -175,10 +177,10 @@ class Guest:
                 words.append(f"{name}: {lines[-1][:200]}")
         return "; ".join(words)
 
-    def run(self, argv, env, limit, cwd=None, silence=None):
-        """`execute.run`, in the guest's copy of this machine."""
+    def run(self, argv, env, limit, cwd=None, silence=None, heard=None):
+        """`execute.run`, in the guest's copy of this machine. `heard` is given each line as it comes."""
         del cwd
-        return self.agent.run(["chroot", ROOT, *argv], env, limit, silence=silence)
+        return self.agent.run(["chroot", ROOT, *argv], env, limit, silence=silence, heard=heard)
 
     def kill(self):
         for _, child in self.processes:

@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass, field, replace
 
 # Phases, in order.
-CHEAP, ALONE, HEAVY, ALONE_LAST, GUEST = range(5)
-MEASURED = (ALONE, ALONE_LAST)
+CHEAP, ALONE, HEAVY, ALONE_LAST, GUEST, GUEST_ALONE = range(6)
+MEASURED = (ALONE, ALONE_LAST, GUEST_ALONE)
 
 
 @dataclass
@@ -26,6 +26,8 @@ class Row:
     shows: str = ""
     # The guest that our side runs in, of guest.KINDS.
     guest: str = ""
+    # The program says marks, at which the guest's daemon is asked for its totals.
+    counted: bool = False
 
     @property
     def transport(self):
@@ -70,6 +72,8 @@ def _python(name, script, *arguments, limit=75.0, env=None, phase=HEAVY, rounds=
 
 ONCE = ("once.c", "once", "cc", [])
 BENCH = ("bench.c", "bench", "cc", [])
+WAITS = ("bench_waits.c", "bench_waits", "cc", [])
+LOOPS = ("bench_loops.c", "bench_loops", "cc", [])
 DEVICES = ("devices.c", "devices", "cc", [])
 # NCCL over NVLink's multicast needs calls that this library refuses, and leaves the machine's switches alone.
 NCCL = {"NCCL_NVLS_ENABLE": "0"}
@@ -89,7 +93,10 @@ def programs():
         _python("processes/20-in-a-row", "processes.py", "row", "20", phase=CHEAP, limit=60.0, build=[ONCE]),
         _python("processes/4-at-once", "processes.py", "once", "4", phase=CHEAP, limit=40.0, build=[ONCE]),
         _python("processes/killed", "processes.py", "killed", "3", phase=CHEAP, limit=40.0, build=[ONCE]),
-        Row("timing/driver", ["{build}/bench"], phase=ALONE, build=[BENCH], limit=25.0, rounds=2),
+        Row("timing/driver", ["{build}/bench"], phase=ALONE, build=[BENCH], limit=40.0, rounds=2),
+        Row("timing/waits", ["{build}/bench_waits"], phase=ALONE, build=[WAITS], limit=20.0, rounds=3, shows="waiting for the device, and asking it"),
+        Row("timing/blocking", ["{build}/bench_waits", "blocking"], phase=ALONE, build=[WAITS], limit=20.0, rounds=3,
+            shows="the same where waiting is sleeping (CU_CTX_SCHED_BLOCKING_SYNC)"),
         Row("timing/start", ["{build}/bench", "start"], phase=ALONE, build=[BENCH], limit=10.0, rounds=5),
         torch("matmul"),
         torch("resnet50", shows="5 training steps, losses bit by bit"),
@@ -118,6 +125,10 @@ def programs():
         _python("suites/numba-cuda-cudadrv", "suites.py", "numba-cuda-cudadrv", limit=120.0, shows="numba-cuda's own tests of the driver, as they are"),
         torch("faults", shows="out of memory, a failed assertion in a kernel"),
         _python("timing/gpt2", "pytorch.py", "tokens", phase=ALONE_LAST, limit=60.0, rounds=1),
+        _python("timing/llama-1b", "models.py", "llama", phase=ALONE_LAST, limit=75.0, shows="a Llama of 1.2 B, each step eager and as a CUDA graph"),
+        # The first round finds the files cold.
+        _python("timing/libraries", "models.py", "start", phase=ALONE_LAST, limit=60.0, rounds=3, shows="cuBLAS and cuDNN loaded"),
+        _python("timing/at-once", "at_once.py", "launches", "gpt2", phase=ALONE_LAST, limit=150.0, build=[LOOPS], shows="four processes at once, and one"),
     ]
 
 
@@ -157,11 +168,21 @@ def guests(place):
     ]
     # Not those that look at what has not ended yet: an emulated CPU looks too late.
     large = [named["pytorch/" + name] for name in ("matmul", "graphs")]
+    # What is measured in a guest runs alone. Times say nothing where a CPU is emulated; counts do, and what has no other way.
+    alone = [
+        Row("timing/register", ["{build}/bench", "register"], phase=GUEST_ALONE, build=[BENCH], guest="small", limit=150.0,
+            shows="registered and pinned memory; the guest's CPU is emulated, so its times are no measure of a VM"),
+        replace(_python("counted/driver", "counted.py", "{build}/bench_loops", "counted", phase=GUEST_ALONE, build=[LOOPS], limit=240.0,
+                        shows="doorbells, interrupts and system calls of launches, waits and copies"), guest="small", counted=True),
+        replace(_python("counted/pytorch", "counted.py", "{python}", "{programs}/models.py", "counted", phase=GUEST_ALONE, limit=420.0,
+                        shows="the same of an eager loop of PyTorch"), guest="large", counted=True),
+    ]
     return [
         replace(tensors, phase=GUEST, guest="large", limit=480.0),
         *(replace(row, phase=GUEST, guest="small", limit=150.0) for row in small),
         *(replace(row, phase=GUEST, guest="large", limit=300.0) for row in large + suites),
         *(replace(named["two/" + name], phase=GUEST, guest="large", limit=420.0) for name in ("nccl", "tensors")),
+        *alone,
     ]
 
 

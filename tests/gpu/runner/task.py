@@ -114,11 +114,22 @@ def _parity(row, argv, context):
     })
 
 
+class Marks:
+    """The daemon's totals at each mark that a program says."""
+
+    def __init__(self, daemon):
+        self.daemon, self.totals = daemon, []
+
+    def __call__(self, line):
+        if line.startswith(compare.MARK):
+            self.totals.append((line[len(compare.MARK):].strip(), self.daemon.totals()))
+
+
 def _program(row, argv, context):
     kept = context.cache.get(row.name) if context.native else None
     native = [execute.Ended.from_json(value) for value in kept] if kept else []
     fresh = context.native and not native and not context.ours_only
-    ours, counted, where = [], {}, None
+    ours, counted, where, marked = [], {}, None, []
     for _ in range(row.rounds):
         if fresh:
             native.append(execute.run(argv, context.place.native(row.env), _limit(row, context)))
@@ -129,17 +140,21 @@ def _program(row, argv, context):
         # Not before the native side has run: a guest is waited for.
         where = where or _where(row, context)
         if where:
+            marks = Marks(where.daemon)
+            heard = {"heard": marks} if row.counted else {}
+
             def work():
-                return where.run(argv, where.environment(row.env), _limit(row, context))
+                return where.run(argv, where.environment(row.env), _limit(row, context), **heard)
             with where.slots:
                 ended, more = _ours(row, where, work)
             ours.append(ended)
+            marked.append(marks.totals)
             counted = {k: (counted.get(k, 0) + v if isinstance(v, int) else v) for k, v in more.items()} if counted else more
             if ended.status != "ok":
                 break
     if fresh:
         context.cache.put(row.name, [ended.as_json() for ended in native])
-    _compare(row, argv, native, ours, counted, fresh, context)
+    _compare(row, argv, native, list(zip(ours, marked)), counted, fresh, context)
 
 
 def _steady(row, argv, native, ours, context):
@@ -184,8 +199,13 @@ def _wrong_library(ended, place):
     return False
 
 
-def _compare(row, argv, native, ours, counted, fresh, context):
-    extra = dict(counted)
+def _measured(ended, totals=()):
+    return {**compare.times(ended.out), **compare.counts(ended.out, totals)}
+
+
+def _compare(row, argv, native, marked, counted, fresh, context):
+    """`marked` is our side: how each round ended, and the daemon's totals at the marks in it."""
+    ours, extra = [ended for ended, _ in marked], dict(counted)
     n, o = _side(native), _side(ours)
     if n and n["status"] != "ok":
         extra["native_said"] = _tail(next(e for e in native if e.status != "ok").err)
@@ -219,8 +239,8 @@ def _compare(row, argv, native, ours, counted, fresh, context):
                 extra["unsteady"] = unsteady
         if not same:
             extra.setdefault("said", _tail(ended.err))
-    timing = compare.timings(compare.medians([compare.times(e.out) for e in native if e.status == "ok"]),
-                             compare.medians([compare.times(e.out) for e in ours if e.status == "ok"]))
+    timing = compare.timings(compare.medians([_measured(e) for e in native if e.status == "ok"]),
+                             compare.medians([_measured(e, totals) for e, totals in marked if e.status == "ok"]))
     if timing:
         extra["timing"] = timing
     if reason:
