@@ -92,6 +92,9 @@ pub(crate) struct InitBody {
     pub(crate) soft_devices: u32,
     pub(crate) vram_bytes: u64,
     pub(crate) spin_us: u64,
+    /// 1 if the executor is to be initialised before a session is opened, which then brings no environment.
+    pub(crate) initialise: u32,
+    pub(crate) reserved: u32,
 }
 
 /// Tail of OPEN.

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use crate::channel::{Answer, NoAnswer, OpenBody, OrderHeader, kind};
 use crate::monitor::{WatchId, Watcher};
 use crate::pieces::PieceList;
-use crate::process::WorkerProcess;
+use crate::process::{Ahead, WorkerProcess};
 use crate::sharing::{Owner, Tokens};
 use crate::vm::Shared;
 use crate::{Done, Events, Open, Piece, SessionError, WakeKind, environment, page};
@@ -254,7 +254,16 @@ impl Session {
         if open.page.len != u64::from(pci_layout::ring::SESSION_PAGE_BYTES) {
             return Err(SessionError::new(regs::ERROR_INVALID_LENGTH));
         }
-        let worker = Arc::new(shared.pool.take().map_err(|error| failed("no worker can be started", error))?);
+        let start = Instant::now();
+        let allowed = shared.config.visible_devices.as_deref();
+        let variables = environment::of_guest(&open.env, allowed);
+        let ahead = if environment::changes_nothing(&variables, allowed) {
+            Ahead::Initialised
+        } else {
+            Ahead::Loaded
+        };
+        let taken = shared.pool.take(ahead).map_err(|error| failed("no worker can be started", error))?;
+        let (worker, got_worker) = (Arc::new(taken), start.elapsed());
         if self.control.worker.set(Arc::clone(&worker)).is_err() || self.is_abandoned() {
             return Err(unavailable);
         }
@@ -278,8 +287,10 @@ impl Session {
             reserved: 0,
         };
         let mut tail = body.as_bytes().to_vec();
-        for (name, value) in environment::of_guest(&open.env, shared.config.visible_devices.as_deref()) {
-            tail.extend_from_slice(format!("{name}={value}\0").as_bytes());
+        if worker.ahead() == Ahead::Loaded {
+            for (name, value) in variables {
+                tail.extend_from_slice(format!("{name}={value}\0").as_bytes());
+            }
         }
         let files: Vec<BorrowedFd<'_>> = pieces.files.iter().map(|file| file.as_fd()).collect();
         let header = OrderHeader { index: self.id, ..OrderHeader::new(kind::OPEN) };
@@ -297,6 +308,13 @@ impl Session {
             open.pid,
             open.uid,
             worker.pid()
+        );
+        log::debug!(
+            "{} opened in {:?}: {:?} for a worker ({:?}), the rest for its answer",
+            self.name(),
+            start.elapsed(),
+            got_worker,
+            worker.ahead()
         );
         if shared.is_stopped() {
             self.stop();

@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
     // The daemon starts itself as its workers: one word, which no command line of a person's consists of.
     if std::env::args_os().len() == 2 && Role::of_this_process().is_some() {
         start_log();
-        mediator::worker::main(mediator::executor::Program);
+        mediator::worker::main(mediator::executor::Program::default());
     }
     if args::asks_for_capabilities(std::env::args_os().skip(1)) {
         println!("{}", args::capabilities());

@@ -48,13 +48,35 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         sharing: None,
         output: None,
     };
-    Init { setup, spin: Duration::from_micros(body.spin_us) }
+    Init { setup, spin: Duration::from_micros(body.spin_us), initialise: body.initialise != 0 }
 }
 
 /// What a worker knows before a session is opened.
 pub(super) struct Init {
     pub(super) setup: WorkerSetup,
     spin: Duration,
+    /// The executor is initialised ahead of the session.
+    initialise: bool,
+}
+
+/// Initialises the executor ahead of the session, if that was asked for.
+pub(super) fn initialise(program: &mut impl WorkerProgram, init: &Init, socket: &OwnedFd) {
+    if !init.initialise {
+        return;
+    }
+    let start = Instant::now();
+    match program.initialise(&init.setup) {
+        Ok(()) => log::debug!("initialised ahead of a session, in {:?}", start.elapsed()),
+        // A session that waits already has this told by the attempt that it makes itself.
+        Err(error) if channel::wait_readable(socket, Duration::ZERO).unwrap_or(true) => {
+            log::debug!("not initialised: {error}");
+        }
+        // What is wrong now may be right when a session comes: it finds this worker gone and gets one that tries then.
+        Err(error) => {
+            log::warn!("a worker cannot be initialised ahead of its session: {error}");
+            end(exit::ASKED)
+        }
+    }
 }
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
@@ -139,11 +161,15 @@ impl<H: CallHandler> Session<H> {
             .map_err(|error| answer_error(map_error_code(&error), 0, format!("session page: {error}")))?;
         // SAFETY: a page, mapped readable and writable, kept mapped by its owner.
         let page = unsafe { SessionPageMemory::with_owner(page.start(), Arc::new(page)) };
+        if init.initialise && !env.is_empty() {
+            return Err(invalid("an environment for a worker that is initialised"));
+        }
         for entry in env.split(|byte| *byte == 0) {
             if let Some((name, value)) =
                 std::str::from_utf8(entry).ok().and_then(|entry| entry.split_once('='))
             {
-                // SAFETY: `WorkerProgram::prepare` starts no thread, so the process still has this one only.
+                // SAFETY: `WorkerProgram::prepare` starts no thread, and `initialise` was not called: the process still has
+                // this one only.
                 unsafe { std::env::set_var(name, value) };
             }
         }
@@ -160,9 +186,11 @@ impl<H: CallHandler> Session<H> {
             output: Some(output.clone()),
             ..init.setup
         };
+        let start = Instant::now();
         let handler = program
             .open(setup)
             .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
+        log::debug!("the session's executor was made in {:?}", start.elapsed());
         let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
         let state = State {
             handler,

@@ -70,7 +70,7 @@ mod thread;
 mod user_objects;
 mod views;
 
-pub use attributes::probe;
+pub use attributes::{Started, probe, start};
 pub use dl::{LoadError, preload};
 pub use session::{Config, Cuda, Services, Staged};
 pub use thread::Thread;

@@ -29,7 +29,7 @@ use crate::table::Table;
 use crate::thread::Thread;
 use crate::user_objects::UserObject;
 use crate::views::Views;
-use crate::{Unavailable, attributes, host_functions};
+use crate::{Started, host_functions};
 
 /// Objects of a session.
 const STREAMS_MAX: usize = 4096;
@@ -113,13 +113,10 @@ pub(crate) struct StreamUse {
 }
 
 impl Cuda {
-    /// Initialises the driver for one session.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub fn new(config: Config, services: Services) -> Result<Self, Unavailable> {
-        let (driver, info) = attributes::start(config)?;
-        Ok(Cuda {
+    /// An executor for one session, on the driver that was started for it. Nothing is asked of the driver here.
+    pub fn new(started: Started, services: Services) -> Self {
+        let Started { driver, info, config } = started;
+        Cuda {
             driver,
             info,
             config,
@@ -153,7 +150,7 @@ impl Cuda {
             output: services.output,
             staged: services.staged,
             warned: Mutex::default(),
-        })
+        }
     }
 
     /// Bytes went through staging.
