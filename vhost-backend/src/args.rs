@@ -67,6 +67,9 @@ pub struct Args {
     /// Devices that the software executor shows, all alike and within each other's reach
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SOFT_DEVICES_MAX))]
     soft_devices: u32,
+    /// Workers that are kept ready for the next processes, up to 16; 0 keeps none [default: 2 with a GPU, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=IDLE_WORKERS_MAX))]
+    idle_workers: Option<u8>,
     /// Write what this program is, as JSON, and exit
     #[arg(long)]
     print_capabilities: bool,
@@ -135,6 +138,8 @@ pub struct Config {
     pub gpus: Vec<String>,
     /// Devices that the software executor shows.
     pub soft_devices: u32,
+    /// Workers that are kept ready; `None` = as many as suit the executor.
+    pub idle_workers: Option<u8>,
 }
 
 /// Arguments that make no whole.
@@ -162,6 +167,9 @@ const GPUS_MAX: u32 = 64;
 
 /// Devices of the software executor, at most.
 const SOFT_DEVICES_MAX: i64 = 8;
+
+/// Workers that are kept ready, at most. Each is a process, with the driver's library in it.
+const IDLE_WORKERS_MAX: i64 = 16;
 
 /// Longest path of a unix socket in bytes, without the NUL (`sockaddr_un`).
 const SOCKET_PATH_MAX: usize = 107;
@@ -209,6 +217,7 @@ impl TryFrom<Args> for Config {
             executor,
             gpus: args.gpu,
             soft_devices: args.soft_devices,
+            idle_workers: args.idle_workers,
         })
     }
 }
@@ -286,8 +295,10 @@ mod tests {
             executor: Executor::Soft,
             gpus: Vec::new(),
             soft_devices: 1,
+            idle_workers: None,
         };
         assert_eq!(config(line), Ok(expected));
+        assert_eq!(config("--fd 3 --idle-workers 0").map(|config| config.idle_workers), Ok(Some(0)));
     }
 
     #[test]
@@ -344,6 +355,7 @@ mod tests {
             "--fd 3 --vram 0",
             "--fd 3 --vram 99999999999TiB",
             "--fd 3 --executor gpu",
+            "--fd 3 --idle-workers 17",
             "--fd 3 --vm-id 4294967296",
         ] {
             assert!(config(line).is_err(), "{line} was accepted");

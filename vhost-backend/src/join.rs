@@ -139,6 +139,7 @@ fn vm_config(config: &Config) -> VmConfig {
             _ => Some(config.gpus.join(",")),
         },
         pci_order: !config.gpus.is_empty(),
+        idle_workers: config.idle_workers.map(usize::from),
         ..defaults
     }
 }
