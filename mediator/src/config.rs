@@ -94,6 +94,8 @@ pub struct VmConfig {
     /// driver is initialised, and one more is kept whose driver is not, for guests that set variables for it. None: 2 with
     /// a GPU, else 1.
     pub idle_workers: Option<usize>,
+    /// Measure how long calls take and ring threads wait, and write it into this folder, which is made if it is not there.
+    pub profile: Option<PathBuf>,
     /// Sessions at once, at most [`control::SESSIONS_MAX`].
     pub sessions_max: u32,
     /// How long a ring's host thread polls an empty ring before it parks.
@@ -117,6 +119,7 @@ impl VmConfig {
             program: PathBuf::from("/proc/self/exe"),
             program_args: Vec::new(),
             idle_workers: None,
+            profile: None,
             sessions_max: control::SESSIONS_MAX,
             spin: Duration::from_micros(50),
             limits: Limits::default(),

@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 
 use crate::channel::{self, Answer, InitBody, NoAnswer, OrderHeader, kind};
 use crate::counters::CounterPage;
+use crate::profile::Profile;
 use crate::worker::exit;
 use crate::{VmConfig, environment};
 
@@ -215,6 +216,8 @@ pub(crate) struct WorkerProcess {
     /// Where the worker asks (`sharing.rs`).
     requests: OwnedFd,
     counters: CounterPage,
+    /// Where the VM is profiled.
+    profile: Option<Profile>,
     /// The kick descriptor was given to a guest process, which may have changed its flags.
     kick_shared: AtomicBool,
 }
@@ -229,13 +232,21 @@ impl WorkerProcess {
         let (requests, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let tail = init_tail(config, ahead);
-        channel::send_order(
-            &child.socket,
-            OrderHeader::new(kind::INIT),
-            &tail,
-            &[kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()],
-        )?;
-        Ok(Self { ahead, child, kick, wake, requests, counters, kick_shared: AtomicBool::new(false) })
+        let mut files = vec![kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()];
+        let profile = config.profile.is_some().then(Profile::create).transpose()?;
+        files.extend(profile.iter().map(|(_, file)| file.as_fd()));
+        channel::send_order(&child.socket, OrderHeader::new(kind::INIT), &tail, &files)?;
+        let profile = profile.map(|(profile, _)| profile);
+        Ok(Self {
+            ahead,
+            child,
+            kick,
+            wake,
+            requests,
+            counters,
+            profile,
+            kick_shared: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn ahead(&self) -> Ahead {
@@ -264,6 +275,10 @@ impl WorkerProcess {
 
     pub(crate) fn counters(&self) -> &CounterPage {
         &self.counters
+    }
+
+    pub(crate) fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// True while the process runs.

@@ -101,6 +101,8 @@ pub(crate) struct Control {
     pub(crate) closing: AtomicBool,
     /// The session was opened.
     pub(crate) served: AtomicBool,
+    /// Since when, and by which guest process.
+    pub(crate) opened: OnceLock<(Instant, u32)>,
 }
 
 impl Control {
@@ -223,6 +225,8 @@ impl Session {
         self.page = Some(open.page.clone());
         match self.start_worker(&open) {
             Ok(()) => {
+                // Set once: a session is opened once.
+                let _ = self.control.opened.set((Instant::now(), open.pid));
                 self.shared.count_opened(&self.control);
                 done.finish(Ok(()));
                 Next::Go
@@ -446,11 +450,13 @@ impl Session {
         if !self.is_abandoned() {
             self.write_dead(event::DEATH_SHUTDOWN);
         }
+        self.shared.write_profile(self.id, &self.control);
         self.shared.remove(self.id, &self.control);
     }
 
     fn abandon(&mut self, reason: Option<u32>) {
         self.release_worker();
+        self.shared.write_profile(self.id, &self.control);
         match reason {
             Some(reason) if !self.told => self.tell_dead(reason),
             // After a reset the page may be anything.

@@ -20,6 +20,7 @@ use super::wake::Waker;
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
+use crate::profile::Profile;
 use crate::sharing::Requests;
 use crate::{CallHandler, ExecutorKind, environment};
 
@@ -79,14 +80,23 @@ pub(super) fn initialise(program: &mut impl WorkerProgram, init: &Init, socket: 
     }
 }
 
+/// Descriptors that come with every INIT.
+const INIT_FILES: usize = 4;
+
 /// Serves a session from its OPEN to its end. `files` came with INIT.
 pub(super) fn serve<P: WorkerProgram>(
     program: P,
     mut init: Init,
     socket: &OwnedFd,
-    files: Vec<OwnedFd>,
+    mut files: Vec<OwnedFd>,
 ) -> ! {
-    let Ok([kick, wake, counters, requests]) = <[OwnedFd; 4]>::try_from(files) else {
+    // The last one comes only where the VM is profiled.
+    let profile = if files.len() > INIT_FILES { files.pop() } else { None };
+    let profile = match profile.map(Profile::map).transpose() {
+        Ok(profile) => profile,
+        Err(error) => die(exit::HOST, &format!("the profile cannot be mapped: {error}")),
+    };
+    let Ok([kick, wake, counters, requests]) = <[OwnedFd; INIT_FILES]>::try_from(files) else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {
@@ -98,7 +108,7 @@ pub(super) fn serve<P: WorkerProgram>(
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
     }
-    let session = match Session::open(program, init, &order, wake, counters) {
+    let session = match Session::open(program, init, &order, wake, counters, profile) {
         Ok(session) => session,
         Err(answer) => {
             send(socket, &answer);
@@ -149,6 +159,7 @@ impl<H: CallHandler> Session<H> {
         order: &Order,
         wake: OwnedFd,
         counters: Arc<CounterPage>,
+        profile: Option<Profile>,
     ) -> Result<Self, Answer> {
         let invalid = |reason: &str| answer_error(regs::ERROR_INVALID_REQUEST, 0, reason.to_owned());
         let (body, env) =
@@ -198,6 +209,7 @@ impl<H: CallHandler> Session<H> {
             waker,
             page,
             counters,
+            profile,
             output,
             spin: SpinLimit::new(init.spin),
             logged_errors: AtomicU32::new(0),

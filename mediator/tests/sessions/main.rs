@@ -8,6 +8,7 @@ mod guest;
 mod hostile;
 mod life;
 mod order;
+mod profile;
 mod regions;
 mod wakes;
 
@@ -19,8 +20,16 @@ fn main() {
     if Role::of_this_process().is_some() {
         mediator::worker::main(echo::Echo::default());
     }
-    let tests =
-        [life::TESTS, ahead::TESTS, order::TESTS, hostile::TESTS, regions::TESTS, wakes::TESTS].concat();
+    let tests = [
+        life::TESTS,
+        ahead::TESTS,
+        profile::TESTS,
+        order::TESTS,
+        hostile::TESTS,
+        regions::TESTS,
+        wakes::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();
