@@ -115,7 +115,7 @@ fn run(config: &Config) -> Result<()> {
             stop.ask();
         }
     };
-    watch::start(end, totals.clone())?;
+    watch::start(end, totals.clone(), joint.profiles())?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         log::warn!("cannot tell the service manager that we are ready: {error}");
     }
