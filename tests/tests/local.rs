@@ -1,7 +1,10 @@
 //! The test programs against the daemon's local socket: the same library, daemon, worker and executor as in a VM, without one.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use harness::wheels::Toolkit;
 use serde_json::Value;
@@ -82,6 +85,48 @@ fn a_profile_counts_each_call() {
     assert!(totals_us.is_sorted_by(|a, b| a >= b), "{totals_us:?}");
     let table = std::fs::read_to_string(path.with_extension("txt")).unwrap();
     assert!(table.contains("  cuLaunchKernel\n"), "{table}");
+}
+
+/// Processor time that a process has used, in milliseconds.
+fn processor_ms(pid: u32) -> u64 {
+    /// USER_HZ on every Linux that this runs on.
+    const TICK_MS: u64 = 10;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    // After the name, the state is 0, user time 11, system time 12.
+    [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap() * TICK_MS).sum()
+}
+
+/// A session that does nothing takes a hundredth of a processor at most, on either side.
+fn an_idle_session_rests(arguments: &[&str]) {
+    let (daemon, local) = stack(Toolkit::Cuda13).start_local(&[]).unwrap();
+    let mut command = local.command("bench", arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut guest = harness::supervise::spawn(command).unwrap();
+    let mut said = String::new();
+    BufReader::new(guest.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "idle\n", "{}", daemon.log_tail());
+    let opened = daemon.wait_for_log("opened: guest process", 0).unwrap();
+    let worker = opened.rsplit("worker ").next().and_then(|pid| pid.trim().parse().ok()).unwrap();
+    // Both sides look for more to do for a moment, and the pool starts a worker.
+    std::thread::sleep(Duration::from_millis(500));
+    let daemon_pid = u32::try_from(daemon.pid()).unwrap();
+    let processes = [("guest", guest.id()), ("worker", worker), ("daemon", daemon_pid)];
+    let before = processes.map(|(_, pid)| processor_ms(pid));
+    std::thread::sleep(Duration::from_secs(2));
+    for ((name, pid), before) in processes.iter().zip(before) {
+        let used = processor_ms(*pid) - before;
+        assert!(used <= 20, "{arguments:?}: the {name} has used {used} ms of a processor in 2 s");
+    }
+    drop(guest.stdin.take());
+    assert!(guest.wait().unwrap().success());
+    assert_eq!(daemon.stop().unwrap().get("posted_errors"), Some(0));
+}
+
+#[test]
+fn an_idle_session_rests_with_and_without_threads_of_the_librarys_own() {
+    an_idle_session_rests(&["idle"]);
+    an_idle_session_rests(&["idle", "all"]);
 }
 
 /// A program of a release, with its own runtime library or with that of another release of the same major number.
