@@ -117,7 +117,7 @@ def _run(options, root, work):
         for name in place.chosen:
             env.pop(name, None)
         daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.devices)
-    workers = len(daemon.workers()) if daemon else 0
+    workers = len(daemon.settled_workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
     context = Context(options, place, record, cache, daemon, images)
     complete = []
@@ -143,7 +143,7 @@ def _run(options, root, work):
         if daemon:
             end["totals"] = daemon.settle()
             # The daemon keeps a few processes ready for sessions to come, as many as at the beginning.
-            end["workers_before"], end["workers_after"] = workers, len(daemon.workers())
+            end["workers_before"], end["workers_after"] = workers, len(daemon.settled_workers())
             end["left_before_stop"] = gpu.left_over(before)
             end["daemon"] = daemon.stop()
         end["left"] = gpu.left_over(before)
