@@ -44,6 +44,7 @@ def arguments():
     add("--executor", default="cuda", help="the daemon's executor (cuda)")
     add("--gpu", metavar="LIST", help="the daemon's --gpu; native runs see the same GPUs")
     add("--soft-devices", metavar="N", help="the daemon's --soft-devices")
+    add("--profile", metavar="DIR", help="the daemon's --profile: how long the calls of each program took")
     add("--python", help="the Python that has PyTorch and the others (python3)")
     add("--daemon", metavar="FILE", help="vhost-user-vgpu")
     add("--shim", metavar="DIR", help="folder of our libcuda.so.1")
@@ -116,7 +117,7 @@ def _run(options, root, work):
         env = place.native({})
         for name in place.chosen:
             env.pop(name, None)
-        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.devices)
+        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.arguments("local"))
     workers = len(daemon.settled_workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
     context = Context(options, place, record, cache, daemon, images)
