@@ -58,7 +58,7 @@ struct Call {
     times: Times,
 }
 
-/// All that is measured of a session. 1.4 MB, of which memory is used only where something was counted.
+/// All that is measured of a session. 1.4 MB, of which most is memory only once it has been read.
 #[repr(C)]
 pub(crate) struct Layout {
     /// Looking at an empty ring, in vain or not.

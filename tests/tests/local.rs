@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -97,15 +97,38 @@ fn processor_ms(pid: u32) -> u64 {
     [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap() * TICK_MS).sum()
 }
 
-/// A session that does nothing takes a hundredth of a processor at most, on either side.
-fn an_idle_session_rests(arguments: &[&str]) {
-    let (daemon, local) = stack(Toolkit::Cuda13).start_local(&[]).unwrap();
+/// A process whose session is open, and rests.
+fn idle_process(local: &Local, arguments: &[&str]) -> Child {
     let mut command = local.command("bench", arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut guest = harness::supervise::spawn(command).unwrap();
     let mut said = String::new();
     BufReader::new(guest.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    assert_eq!(said, "idle\n", "{}", daemon.log_tail());
+    assert_eq!(said, "idle\n");
+    guest
+}
+
+#[test]
+fn an_open_session_is_profiled_when_the_daemon_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let profiles = folder.path().to_str().unwrap();
+    let (daemon, local) = stack(Toolkit::Cuda13).start_local(&["--profile", profiles]).unwrap();
+    let mut guest = idle_process(&local, &["idle"]);
+    let path = folder.path().join(format!("vm0-session0-{}.json", guest.id()));
+    assert!(!path.exists());
+    // Asked by the signal that the totals are asked for by; those come last.
+    daemon.totals().unwrap();
+    let profile: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let launch = profile["calls"].as_array().unwrap().iter().find(|call| call["name"] == "cuLaunchKernel");
+    assert_eq!(launch.map(|call| call["count"].clone()), Some(1.into()), "{profile}");
+    drop(guest.stdin.take());
+    assert!(guest.wait().unwrap().success());
+}
+
+/// A session that does nothing takes a hundredth of a processor at most, on either side.
+fn an_idle_session_rests(arguments: &[&str]) {
+    let (daemon, local) = stack(Toolkit::Cuda13).start_local(&[]).unwrap();
+    let mut guest = idle_process(&local, arguments);
     let opened = daemon.wait_for_log("opened: guest process", 0).unwrap();
     let worker = opened.rsplit("worker ").next().and_then(|pid| pid.trim().parse().ok()).unwrap();
     // Both sides look for more to do for a moment, and the pool starts a worker.
