@@ -24,7 +24,7 @@ const POSTED: u32 = 200_000;
 
 fn main() {
     if Role::of_this_process().is_some() {
-        mediator::worker::main(echo::Echo);
+        mediator::worker::main(echo::Echo::default());
     }
     println!("{} cores", std::thread::available_parallelism().map_or(0, std::num::NonZero::get));
     opening();
@@ -38,7 +38,7 @@ fn main() {
 
 fn opening() {
     for idle_workers in [0, 1] {
-        let (vm, kernel) = start_vm(|config| config.idle_workers = idle_workers);
+        let (vm, kernel) = start_vm(|config| config.idle_workers = Some(idle_workers));
         let mut times: Vec<Duration> = (0..50)
             .map(|_| {
                 std::thread::sleep(Duration::from_millis(20));

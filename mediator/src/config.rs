@@ -90,8 +90,12 @@ pub struct VmConfig {
     pub program: PathBuf,
     /// Arguments before the word `worker` or `probe`.
     pub program_args: Vec<OsString>,
-    /// Workers kept started before a session asks for one.
-    pub idle_workers: usize,
+    /// Workers kept ready before a session asks for one; 0: none, each session starts its own. Where there is a GPU, their
+    /// driver is initialised, and one more is kept whose driver is not, for guests that set variables for it. None: 2 with
+    /// a GPU, else 1.
+    pub idle_workers: Option<usize>,
+    /// Measure how long calls take and ring threads wait, and write it into this folder, which is made if it is not there.
+    pub profile: Option<PathBuf>,
     /// Sessions at once, at most [`control::SESSIONS_MAX`].
     pub sessions_max: u32,
     /// How long a ring's host thread polls an empty ring before it parks.
@@ -114,7 +118,8 @@ impl VmConfig {
             pci_order: false,
             program: PathBuf::from("/proc/self/exe"),
             program_args: Vec::new(),
-            idle_workers: 1,
+            idle_workers: None,
+            profile: None,
             sessions_max: control::SESSIONS_MAX,
             spin: Duration::from_micros(50),
             limits: Limits::default(),

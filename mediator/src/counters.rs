@@ -2,13 +2,12 @@
 //! own, so that counting costs its thread no shared cache line.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pci_layout::ring::RINGS_MAX;
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::atomics::{self, Atomics};
 
 /// What one ring's thread has done. Written by that thread alone.
 #[repr(C, align(64))]
@@ -34,55 +33,32 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// A mapped counter page.
-pub(crate) struct CounterPage {
-    layout: NonNull<Layout>,
+// SAFETY: atomics only, aligned as a page is.
+unsafe impl atomics::Layout for Layout {
+    const NAME: &'static str = "vgpu-counters";
 }
 
-// SAFETY: the page consists of atomics only.
-unsafe impl Send for CounterPage {}
-// SAFETY: as above.
-unsafe impl Sync for CounterPage {}
+/// A mapped counter page.
+pub(crate) struct CounterPage(Atomics<Layout>);
 
 impl CounterPage {
-    /// A new page and its file, sealed: a worker cannot shrink it under the supervisor's mapping.
+    /// A new page and its file.
     pub(crate) fn create() -> std::io::Result<(Self, OwnedFd)> {
-        let file =
-            rustix::fs::memfd_create("vgpu-counters", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&file, size_of::<Layout>() as u64)?;
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok((Self::map(&file)?, file))
+        let (page, file) = Atomics::create()?;
+        Ok((Self(page), file))
     }
 
     /// Maps the page that [`CounterPage::create`] made.
     pub(crate) fn map(file: impl AsFd) -> std::io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let address = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                size_of::<Layout>(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )?
-        };
-        let layout = NonNull::new(address.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { layout })
-    }
-
-    fn layout(&self) -> &Layout {
-        // SAFETY: mapped in `map` with Layout's size, page aligned, unmapped only in `drop`; every bit pattern is valid
-        // for atomics, and the file's seals keep its size.
-        unsafe { self.layout.as_ref() }
+        Ok(Self(Atomics::map(file)?))
     }
 
     pub(crate) fn ring(&self, ring: u32) -> Option<&RingCounters> {
-        self.layout().rings.get(ring as usize)
+        self.0.rings.get(ring as usize)
     }
 
     pub(crate) fn add_to(&self, totals: &mut Totals) {
-        let layout = self.layout();
+        let layout = &*self.0;
         let add = |to: &mut u64, from: &AtomicU64| *to = to.wrapping_add(from.load(Ordering::Relaxed));
         for ring in &layout.rings {
             add(&mut totals.calls, &ring.calls);
@@ -94,16 +70,6 @@ impl CounterPage {
             add(&mut totals.wakes, &ring.wakes);
         }
         add(&mut totals.bytes_staged, &layout.bytes_staged);
-    }
-}
-
-impl Drop for CounterPage {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `map` with this size; no reference outlives `self`.
-        let unmapped = unsafe { rustix::mm::munmap(self.layout.as_ptr().cast(), size_of::<Layout>()) };
-        if let Err(error) = unmapped {
-            log::error!("a counter page could not be unmapped: {error}");
-        }
     }
 }
 
@@ -120,7 +86,7 @@ impl StagedBytes {
 
     /// `bytes` more were moved.
     pub fn add(&self, bytes: u64) {
-        self.page.layout().bytes_staged.fetch_add(bytes, Ordering::Relaxed);
+        self.page.0.bytes_staged.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -81,6 +81,17 @@ pub(crate) fn of_guest(block: &[u8], allowed: Option<&str>) -> Vec<(String, Stri
     chosen
 }
 
+/// Whether the driver of a worker that was initialised without the guest's variables is as good as one that has read them.
+pub(crate) fn changes_nothing(variables: &[(String, String)], allowed: Option<&str>) -> bool {
+    variables.iter().all(|(name, value)| match name.as_str() {
+        // The worker has the VM's own list.
+        VISIBLE_DEVICES => Some(value.as_str()) == allowed,
+        // What drivers do by themselves (since CUDA 12.2). PyTorch sets it in every process.
+        "CUDA_MODULE_LOADING" => value == "LAZY",
+        _ => false,
+    })
+}
+
 /// The guest's device list, applied within the VM's. A number counts within the VM's list; anything else must be an
 /// entry of it. As in CUDA, the first entry that names no device hides itself and all that follow.
 fn narrow(allowed: &str, wanted: &str) -> String {
@@ -111,6 +122,22 @@ mod tests {
             [long.as_bytes(), b"CUDA_DEVICE_ORDER=a\nb\0CUDA_MODULE_LOADING=LAZY\0CUDA_MODULE_LOADING=E\0"]
                 .concat();
         assert_eq!(of_guest(&block, None), [("CUDA_MODULE_LOADING".to_owned(), "LAZY".to_owned())]);
+    }
+
+    #[test]
+    fn an_initialised_worker_serves_guests_that_ask_for_nothing_special() {
+        let serves =
+            |block: &[u8], allowed: Option<&str>| changes_nothing(&of_guest(block, allowed), allowed);
+        assert!(serves(b"", None) && serves(b"PATH=/bin\0CUDA_CACHE_PATH=/x\0", None));
+        assert!(serves(b"CUDA_MODULE_LOADING=LAZY\0", Some("3,GPU-a")));
+        assert!(serves(b"CUDA_VISIBLE_DEVICES=0,1\0", Some("3,GPU-a")));
+        assert!(
+            !serves(b"CUDA_VISIBLE_DEVICES=0\0", Some("3,GPU-a"))
+                && !serves(b"CUDA_VISIBLE_DEVICES=\0", None)
+        );
+        for other in FROM_GUEST.iter().filter(|name| **name != VISIBLE_DEVICES) {
+            assert!(!serves(format!("{other}=1\0").as_bytes(), None), "{other}");
+        }
     }
 
     #[test]

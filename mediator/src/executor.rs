@@ -169,8 +169,11 @@ impl CallHandler for Either {
 }
 
 /// The worker program of the daemon: makes the executor that the VM was given.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Program;
+#[derive(Default)]
+pub struct Program {
+    /// The GPU's driver, where it was initialised ahead of the session.
+    started: Option<executor_cuda::Started>,
+}
 
 fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
     let mut uuid = *b"vgpu-soft\0\0\0\0\0\0\0";
@@ -249,6 +252,11 @@ impl WorkerProgram for Program {
         }
     }
 
+    fn initialise(&mut self, setup: &WorkerSetup) -> Result<(), SetupError> {
+        self.started = on_gpu(setup, executor_cuda::start)?;
+        Ok(())
+    }
+
     fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError> {
         match on_gpu(setup, executor_cuda::probe)? {
             Some(info) => Ok(probed(&info, regs::CAP_HARDWARE)),
@@ -259,10 +267,11 @@ impl WorkerProgram for Program {
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
         let staged = setup.staged.clone();
         let gpu = |config| {
+            let started = self.started.map_or_else(|| executor_cuda::start(config), Ok)?;
             let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
             let (sharing, output) = (setup.sharing.clone(), setup.output.clone());
-            Cuda::new(config, Services { staged, sharing, output, completion: setup.completion.clone() })
+            Ok(Cuda::new(started, Services { staged, sharing, output, completion: setup.completion.clone() }))
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

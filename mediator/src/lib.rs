@@ -28,6 +28,7 @@
 //! | [`FILES_MAX`] | 16 | files per map order |
 //! | [`PROBE_INFO_BYTES_MAX`] | 1 MiB | bytes |
 
+mod atomics;
 mod call;
 mod channel;
 mod config;
@@ -39,6 +40,7 @@ mod page;
 mod pieces;
 mod pool;
 mod process;
+mod profile;
 mod session;
 mod sharing;
 mod vm;

@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 
 use crate::channel::{self, Answer, InitBody, NoAnswer, OrderHeader, kind};
 use crate::counters::CounterPage;
+use crate::profile::Profile;
 use crate::worker::exit;
 use crate::{VmConfig, environment};
 
@@ -196,35 +197,60 @@ fn before_exec(parent: Pid) -> Result<()> {
     Ok(())
 }
 
+/// What a worker has done before a session comes to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// The executor's library is loaded. The guest's environment is set when the session opens.
+    Loaded,
+    /// The executor is initialised, or is being so: its library has read the environment, and runs threads beside which
+    /// none can be set any more.
+    Initialised,
+}
+
 /// A worker: its process and what it shares with the supervisor.
 pub(crate) struct WorkerProcess {
+    ahead: Ahead,
     child: Child,
     kick: OwnedFd,
     wake: OwnedFd,
     /// Where the worker asks (`sharing.rs`).
     requests: OwnedFd,
     counters: CounterPage,
+    /// Where the VM is profiled.
+    profile: Option<Profile>,
     /// The kick descriptor was given to a guest process, which may have changed its flags.
     kick_shared: AtomicBool,
 }
 
 impl WorkerProcess {
     /// Starts a worker and tells it whose it will be; see [`Child::start`] for the thread.
-    pub(crate) fn start(config: &VmConfig) -> Result<Self> {
+    pub(crate) fn start(config: &VmConfig, ahead: Ahead) -> Result<Self> {
         let child = Child::start(config, WORKER_WORD)?;
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, wake) = (eventfd()?, eventfd()?);
         let (counters, file) = CounterPage::create()?;
         let (requests, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let tail = init_tail(config);
-        channel::send_order(
-            &child.socket,
-            OrderHeader::new(kind::INIT),
-            &tail,
-            &[kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()],
-        )?;
-        Ok(Self { child, kick, wake, requests, counters, kick_shared: AtomicBool::new(false) })
+        let tail = init_tail(config, ahead);
+        let mut files = vec![kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()];
+        let profile = config.profile.is_some().then(Profile::create).transpose()?;
+        files.extend(profile.iter().map(|(_, file)| file.as_fd()));
+        channel::send_order(&child.socket, OrderHeader::new(kind::INIT), &tail, &files)?;
+        let profile = profile.map(|(profile, _)| profile);
+        Ok(Self {
+            ahead,
+            child,
+            kick,
+            wake,
+            requests,
+            counters,
+            profile,
+            kick_shared: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn ahead(&self) -> Ahead {
+        self.ahead
     }
 
     pub(crate) fn child(&self) -> &Child {
@@ -249,6 +275,10 @@ impl WorkerProcess {
 
     pub(crate) fn counters(&self) -> &CounterPage {
         &self.counters
+    }
+
+    pub(crate) fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// True while the process runs.
@@ -280,7 +310,7 @@ impl WorkerProcess {
     }
 }
 
-fn init_tail(config: &VmConfig) -> Vec<u8> {
+fn init_tail(config: &VmConfig, ahead: Ahead) -> Vec<u8> {
     let body = InitBody {
         executor: config.executor.number(),
         vm_id: config.vm_id,
@@ -290,6 +320,8 @@ fn init_tail(config: &VmConfig) -> Vec<u8> {
         has_devices: u32::from(config.visible_devices.is_some()),
         soft_devices: config.soft_devices,
         spin_us: u64::try_from(config.spin.as_micros()).unwrap_or(u64::MAX),
+        initialise: u32::from(ahead == Ahead::Initialised),
+        reserved: 0,
     };
     let mut tail = body.as_bytes().to_vec();
     tail.extend_from_slice(config.visible_devices.as_deref().unwrap_or_default().as_bytes());
@@ -299,7 +331,8 @@ fn init_tail(config: &VmConfig) -> Vec<u8> {
 /// Starts the program as a probe, which writes the information blob to `output`, and waits for its answer.
 pub(crate) fn probe(config: &VmConfig, output: BorrowedFd<'_>) -> std::result::Result<Answer, String> {
     let child = Child::start(config, PROBE_WORD).map_err(|error| format!("{:?}: {error}", config.program))?;
-    let asked = child.ask(OrderHeader::new(kind::PROBE), &init_tail(config), &[output], config.limits.probe);
+    let tail = init_tail(config, Ahead::Loaded);
+    let asked = child.ask(OrderHeader::new(kind::PROBE), &tail, &[output], config.limits.probe);
     asked.map_err(|error| {
         let exit = child.kill_and_reap();
         format!("{error} ({exit:?})")

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use crate::channel::{Answer, NoAnswer, OpenBody, OrderHeader, kind};
 use crate::monitor::{WatchId, Watcher};
 use crate::pieces::PieceList;
-use crate::process::WorkerProcess;
+use crate::process::{Ahead, WorkerProcess};
 use crate::sharing::{Owner, Tokens};
 use crate::vm::Shared;
 use crate::{Done, Events, Open, Piece, SessionError, WakeKind, environment, page};
@@ -101,6 +101,8 @@ pub(crate) struct Control {
     pub(crate) closing: AtomicBool,
     /// The session was opened.
     pub(crate) served: AtomicBool,
+    /// Since when, and by which guest process.
+    pub(crate) opened: OnceLock<(Instant, u32)>,
 }
 
 impl Control {
@@ -223,6 +225,8 @@ impl Session {
         self.page = Some(open.page.clone());
         match self.start_worker(&open) {
             Ok(()) => {
+                // Set once: a session is opened once.
+                let _ = self.control.opened.set((Instant::now(), open.pid));
                 self.shared.count_opened(&self.control);
                 done.finish(Ok(()));
                 Next::Go
@@ -254,7 +258,16 @@ impl Session {
         if open.page.len != u64::from(pci_layout::ring::SESSION_PAGE_BYTES) {
             return Err(SessionError::new(regs::ERROR_INVALID_LENGTH));
         }
-        let worker = Arc::new(shared.pool.take().map_err(|error| failed("no worker can be started", error))?);
+        let start = Instant::now();
+        let allowed = shared.config.visible_devices.as_deref();
+        let variables = environment::of_guest(&open.env, allowed);
+        let ahead = if environment::changes_nothing(&variables, allowed) {
+            Ahead::Initialised
+        } else {
+            Ahead::Loaded
+        };
+        let taken = shared.pool.take(ahead).map_err(|error| failed("no worker can be started", error))?;
+        let (worker, got_worker) = (Arc::new(taken), start.elapsed());
         if self.control.worker.set(Arc::clone(&worker)).is_err() || self.is_abandoned() {
             return Err(unavailable);
         }
@@ -278,8 +291,10 @@ impl Session {
             reserved: 0,
         };
         let mut tail = body.as_bytes().to_vec();
-        for (name, value) in environment::of_guest(&open.env, shared.config.visible_devices.as_deref()) {
-            tail.extend_from_slice(format!("{name}={value}\0").as_bytes());
+        if worker.ahead() == Ahead::Loaded {
+            for (name, value) in variables {
+                tail.extend_from_slice(format!("{name}={value}\0").as_bytes());
+            }
         }
         let files: Vec<BorrowedFd<'_>> = pieces.files.iter().map(|file| file.as_fd()).collect();
         let header = OrderHeader { index: self.id, ..OrderHeader::new(kind::OPEN) };
@@ -297,6 +312,13 @@ impl Session {
             open.pid,
             open.uid,
             worker.pid()
+        );
+        log::debug!(
+            "{} opened in {:?}: {:?} for a worker ({:?}), the rest for its answer",
+            self.name(),
+            start.elapsed(),
+            got_worker,
+            worker.ahead()
         );
         if shared.is_stopped() {
             self.stop();
@@ -428,11 +450,13 @@ impl Session {
         if !self.is_abandoned() {
             self.write_dead(event::DEATH_SHUTDOWN);
         }
+        self.shared.write_profile(self.id, &self.control);
         self.shared.remove(self.id, &self.control);
     }
 
     fn abandon(&mut self, reason: Option<u32>) {
         self.release_worker();
+        self.shared.write_profile(self.id, &self.control);
         match reason {
             Some(reason) if !self.told => self.tell_dead(reason),
             // After a reset the page may be anything.

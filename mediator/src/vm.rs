@@ -16,6 +16,7 @@ use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
 use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
+use crate::profile::{Profiles, Subject};
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
 use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     /// What the sessions share.
     pub(crate) tokens: Arc<Tokens>,
+    /// Where the VM is profiled.
+    profiles: Option<Profiles>,
     table: Mutex<Table>,
     stopped: AtomicBool,
     kicks: AtomicU64,
@@ -76,6 +79,23 @@ impl Shared {
     pub(crate) fn count_died(&self) {
         let past = &mut self.table().past;
         past.sessions_died = past.sessions_died.saturating_add(1);
+    }
+
+    /// Writes what a session has taken so far, where the VM is profiled.
+    pub(crate) fn write_profile(&self, session: u32, control: &Control) {
+        let profile = control.worker.get().and_then(|worker| Some((worker.pid(), worker.profile()?)));
+        if let (Some(profiles), Some((pid, profile)), Some((since, guest_pid))) =
+            (&self.profiles, profile, control.opened.get())
+        {
+            let subject = Subject {
+                vm: self.config.vm_id,
+                session,
+                guest_pid: *guest_pid,
+                worker_pid: pid.as_raw_nonzero().get(),
+                duration: since.elapsed(),
+            };
+            profiles.write(subject, profile);
+        }
     }
 
     /// Frees a slot. False if it is no longer held by the session with this control.
@@ -126,6 +146,8 @@ impl Vm {
             return Err(StartError::Config("visible_devices"));
         }
         let host = |what| move |source| StartError::Host { what, source };
+        let profiles = config.profile.as_deref().map(Profiles::new).transpose();
+        let profiles = profiles.map_err(host("folder for profiles"))?;
         let monitor = Monitor::start(config.vm_id).map_err(host("monitor thread"))?;
         let pool = Pool::start(config.clone()).map_err(host("pool thread"))?;
         let probed = probe(&pool)?;
@@ -143,6 +165,7 @@ impl Vm {
             monitor,
             pool,
             tokens: Arc::default(),
+            profiles,
             table: Mutex::default(),
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),
@@ -385,6 +408,15 @@ impl Vm {
             }
             self.shared.table().past.add_past(&entry.control);
         }
+    }
+
+    /// Writes what each open session has taken so far, where the VM is profiled.
+    pub fn write_profiles(&self) {
+        let open: Vec<(u32, Arc<Control>)> = {
+            let table = self.shared.table();
+            table.open.iter().map(|(id, entry)| (*id, Arc::clone(&entry.control))).collect()
+        };
+        open.iter().for_each(|(id, control)| self.shared.write_profile(*id, control));
     }
 
     /// What the VM's sessions have done so far.

@@ -128,6 +128,17 @@ pub trait WorkerProgram {
         let _ = executor;
     }
 
+    /// Goes on with that as far as a session without variables of its own allows (initialising the driver); called after
+    /// [`WorkerProgram::prepare`] in workers that no variables are set in any more, so that it may start threads. In
+    /// `setup` the session is missing.
+    ///
+    /// # Errors
+    /// [`SetupError`]: [`WorkerProgram::open`] would fail. It may be called all the same, and has to try again then.
+    fn initialise(&mut self, setup: &WorkerSetup) -> Result<(), SetupError> {
+        let _ = setup;
+        Ok(())
+    }
+
     /// Looks at the executor's devices; the process ends after that.
     ///
     /// # Errors
@@ -180,6 +191,7 @@ pub fn main(mut program: impl WorkerProgram) -> ! {
                 die(exit::HOST, &format!("the worker cannot be confined: {error}"));
             }
             program.prepare(init.setup.executor);
+            orders::initialise(&mut program, &init, &socket);
             orders::serve(program, init, &socket, files)
         }
         kind::PROBE => {

@@ -4,6 +4,7 @@
  *   bench              every measurement; a line `name TAB median TAB best TAB unit` for each
  *   bench stream N     N posted calls in a row, and nothing else that could ring a doorbell
  *   bench idle         opens a session, says "idle" when it is up, and stays quiet until standard input ends
+ *   bench idle all     the same, with all that has a thread of its own: a host function has run, and there are managed variables
  */
 #define _GNU_SOURCE
 #include <cuda.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "managed_ptx.h"
 
 #define CHECK(call) do { CUresult r_ = (call); if (r_ != CUDA_SUCCESS) FAIL("%s: %d", #call, (int)r_); } while (0)
 
@@ -66,6 +68,23 @@ static void start(void)
     CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
     launch();
     CHECK(cuStreamSynchronize(stream));
+}
+
+static void CUDA_CB count(void *counter) { ++*(int *)counter; }
+
+/* What makes the library start threads of its own. */
+static void threads(void)
+{
+    int ran = 0;
+    CUmodule variables;
+    CUdeviceptr word;
+    size_t size;
+    CHECK(cuLaunchHostFunc(stream, count, &ran));
+    CHECK(cuStreamSynchronize(stream));
+    CHECK(cuModuleLoadData(&variables, managed_ptx));
+    CHECK(cuModuleGetGlobal(&word, &size, variables, "word"));
+    if (ran != 1 || *(volatile unsigned *)(uintptr_t)word != 41)
+        FAIL("the host function ran %d times, and the variable is not what it was", ran);
 }
 
 /* Calls that fit the frame area several times over, so that none waits for space. */
@@ -220,7 +239,9 @@ int main(int argc, char **argv)
         printf("%d posted\n", n);
         return 0;
     }
-    if (argc == 2 && !strcmp(argv[1], "idle")) {
+    if (argc >= 2 && !strcmp(argv[1], "idle")) {
+        if (argc == 3 && !strcmp(argv[2], "all"))
+            threads();
         printf("idle\n");
         fflush(stdout);
         while (getchar() != EOF)
@@ -228,7 +249,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc != 1)
-        FAIL("bench [idle | stream N]");
+        FAIL("bench [idle [all] | stream N]");
     CHECK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
     report("session start, cuInit to first kernel", &up, 1, 1e-3, "ms");
     posted("posted cuLaunchKernel", launch);

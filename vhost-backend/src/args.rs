@@ -30,7 +30,8 @@ which shows the register block in its config space, but does not survive the end
 
 Without a VM, for containers and tests: --local-socket, and VGPU_SOCKET=PATH in the environment of the processes.
 
-Signals: SIGTERM and SIGINT end the daemon and every worker; SIGUSR1 writes the totals to the log.
+Signals: SIGTERM and SIGINT end the daemon and every worker; SIGUSR1 writes the totals to the log, and the profiles of \
+open sessions.
 Environment: RUST_LOG sets the log level (default: info; RUST_LOG=debug shows every vhost-user message).
 Exit status: 0 after SIGTERM, SIGINT, or the end of the connection given by --fd; 1 when it cannot start; 2 for wrong arguments.";
 
@@ -67,6 +68,12 @@ pub struct Args {
     /// Devices that the software executor shows, all alike and within each other's reach
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SOFT_DEVICES_MAX))]
     soft_devices: u32,
+    /// Workers that are kept ready for the next processes, up to 16; 0 keeps none [default: 2 with a GPU, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=IDLE_WORKERS_MAX))]
+    idle_workers: Option<u8>,
+    /// Measure how long calls take, and write it into this folder for each process that ends, and for all on SIGUSR1
+    #[arg(long, value_name = "DIR")]
+    profile: Option<PathBuf>,
     /// Write what this program is, as JSON, and exit
     #[arg(long)]
     print_capabilities: bool,
@@ -135,6 +142,10 @@ pub struct Config {
     pub gpus: Vec<String>,
     /// Devices that the software executor shows.
     pub soft_devices: u32,
+    /// Workers that are kept ready; `None` = as many as suit the executor.
+    pub idle_workers: Option<u8>,
+    /// Where it is written how long calls take; `None` = it is not measured.
+    pub profile: Option<PathBuf>,
 }
 
 /// Arguments that make no whole.
@@ -162,6 +173,9 @@ const GPUS_MAX: u32 = 64;
 
 /// Devices of the software executor, at most.
 const SOFT_DEVICES_MAX: i64 = 8;
+
+/// Workers that are kept ready, at most. Each is a process, with the driver's library in it.
+const IDLE_WORKERS_MAX: i64 = 16;
 
 /// Longest path of a unix socket in bytes, without the NUL (`sockaddr_un`).
 const SOCKET_PATH_MAX: usize = 107;
@@ -209,6 +223,8 @@ impl TryFrom<Args> for Config {
             executor,
             gpus: args.gpu,
             soft_devices: args.soft_devices,
+            idle_workers: args.idle_workers,
+            profile: args.profile,
         })
     }
 }
@@ -286,8 +302,12 @@ mod tests {
             executor: Executor::Soft,
             gpus: Vec::new(),
             soft_devices: 1,
+            idle_workers: None,
+            profile: None,
         };
         assert_eq!(config(line), Ok(expected));
+        assert_eq!(config("--fd 3 --idle-workers 0").map(|config| config.idle_workers), Ok(Some(0)));
+        assert_eq!(config("--fd 3 --profile /d").map(|config| config.profile), Ok(Some("/d".into())));
     }
 
     #[test]
@@ -344,6 +364,7 @@ mod tests {
             "--fd 3 --vram 0",
             "--fd 3 --vram 99999999999TiB",
             "--fd 3 --executor gpu",
+            "--fd 3 --idle-workers 17",
             "--fd 3 --vm-id 4294967296",
         ] {
             assert!(config(line).is_err(), "{line} was accepted");

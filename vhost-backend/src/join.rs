@@ -110,6 +110,16 @@ impl Joint {
         }
     }
 
+    /// Writes the profiles of open sessions, if the VM is profiled; for other threads.
+    pub fn profiles(&self) -> impl Fn() + Send + 'static {
+        let joined = self.joined.clone();
+        move || {
+            if let Some(vm) = joined.vm() {
+                vm.write_profiles();
+            }
+        }
+    }
+
     /// Ends every session and tells the guests that it was us; whatever they ask for afterwards is refused.
     pub fn shut_down(&self) {
         self.joined.shut_down();
@@ -139,6 +149,8 @@ fn vm_config(config: &Config) -> VmConfig {
             _ => Some(config.gpus.join(",")),
         },
         pci_order: !config.gpus.is_empty(),
+        idle_workers: config.idle_workers.map(usize::from),
+        profile: config.profile.clone(),
         ..defaults
     }
 }

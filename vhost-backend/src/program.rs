@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
     // The daemon starts itself as its workers: one word, which no command line of a person's consists of.
     if std::env::args_os().len() == 2 && Role::of_this_process().is_some() {
         start_log();
-        mediator::worker::main(mediator::executor::Program);
+        mediator::worker::main(mediator::executor::Program::default());
     }
     if args::asks_for_capabilities(std::env::args_os().skip(1)) {
         println!("{}", args::capabilities());
@@ -115,7 +115,7 @@ fn run(config: &Config) -> Result<()> {
             stop.ask();
         }
     };
-    watch::start(end, totals.clone())?;
+    watch::start(end, totals.clone(), joint.profiles())?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         log::warn!("cannot tell the service manager that we are ready: {error}");
     }

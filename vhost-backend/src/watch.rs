@@ -14,13 +14,14 @@ use crate::totals::Totals;
 /// Time between two heartbeat lines.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// Starts the thread, which ends with the process. `end_daemon` is called for SIGTERM and SIGINT.
+/// Starts the thread, which ends with the process. `end_daemon` is called for SIGTERM and SIGINT, `profiles` for SIGUSR1.
 ///
 /// # Errors
 /// A signal cannot be caught, or the thread not be started.
 pub fn start(
     end_daemon: impl Fn() + Send + 'static,
     totals: impl Fn() -> Totals + Send + 'static,
+    profiles: impl Fn() + Send + 'static,
 ) -> io::Result<()> {
     let (end, end_writer) = UnixStream::pair()?;
     let (report, report_writer) = UnixStream::pair()?;
@@ -45,6 +46,7 @@ pub fn start(
                 }
             }
             if drained(&report) {
+                profiles();
                 log::info!("totals: {}", totals());
             }
             if drained(&end) {

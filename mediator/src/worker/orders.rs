@@ -21,6 +21,7 @@ use super::wake::Waker;
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
+use crate::profile::Profile;
 use crate::sharing::Requests;
 use crate::{CallHandler, ExecutorKind, environment};
 
@@ -50,23 +51,54 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         output: None,
         completion: None,
     };
-    Init { setup, spin: Duration::from_micros(body.spin_us) }
+    Init { setup, spin: Duration::from_micros(body.spin_us), initialise: body.initialise != 0 }
 }
 
 /// What a worker knows before a session is opened.
 pub(super) struct Init {
     pub(super) setup: WorkerSetup,
     spin: Duration,
+    /// The executor is initialised ahead of the session.
+    initialise: bool,
 }
+
+/// Initialises the executor ahead of the session, if that was asked for.
+pub(super) fn initialise(program: &mut impl WorkerProgram, init: &Init, socket: &OwnedFd) {
+    if !init.initialise {
+        return;
+    }
+    let start = Instant::now();
+    match program.initialise(&init.setup) {
+        Ok(()) => log::debug!("initialised ahead of a session, in {:?}", start.elapsed()),
+        // A session that waits already has this told by the attempt that it makes itself.
+        Err(error) if channel::wait_readable(socket, Duration::ZERO).unwrap_or(true) => {
+            log::debug!("not initialised: {error}");
+        }
+        // What is wrong now may be right when a session comes: it finds this worker gone and gets one that tries then.
+        Err(error) => {
+            log::warn!("a worker cannot be initialised ahead of its session: {error}");
+            end(exit::ASKED)
+        }
+    }
+}
+
+/// Descriptors that come with every INIT.
+const INIT_FILES: usize = 4;
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
 pub(super) fn serve<P: WorkerProgram>(
     program: P,
     mut init: Init,
     socket: &OwnedFd,
-    files: Vec<OwnedFd>,
+    mut files: Vec<OwnedFd>,
 ) -> ! {
-    let Ok([kick, wake, counters, requests]) = <[OwnedFd; 4]>::try_from(files) else {
+    // The last one comes only where the VM is profiled.
+    let profile = if files.len() > INIT_FILES { files.pop() } else { None };
+    let profile = match profile.map(Profile::map).transpose() {
+        Ok(profile) => profile,
+        Err(error) => die(exit::HOST, &format!("the profile cannot be mapped: {error}")),
+    };
+    let Ok([kick, wake, counters, requests]) = <[OwnedFd; INIT_FILES]>::try_from(files) else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {
@@ -78,7 +110,7 @@ pub(super) fn serve<P: WorkerProgram>(
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
     }
-    let session = match Session::open(program, init, &order, wake, counters) {
+    let session = match Session::open(program, init, &order, wake, counters, profile) {
         Ok(session) => session,
         Err(answer) => {
             send(socket, &answer);
@@ -129,6 +161,7 @@ impl<H: CallHandler> Session<H> {
         order: &Order,
         wake: OwnedFd,
         counters: Arc<CounterPage>,
+        profile: Option<Profile>,
     ) -> Result<Self, Answer> {
         let invalid = |reason: &str| answer_error(regs::ERROR_INVALID_REQUEST, 0, reason.to_owned());
         let (body, env) =
@@ -141,11 +174,15 @@ impl<H: CallHandler> Session<H> {
             .map_err(|error| answer_error(map_error_code(&error), 0, format!("session page: {error}")))?;
         // SAFETY: a page, mapped readable and writable, kept mapped by its owner.
         let page = unsafe { SessionPageMemory::with_owner(page.start(), Arc::new(page)) };
+        if init.initialise && !env.is_empty() {
+            return Err(invalid("an environment for a worker that is initialised"));
+        }
         for entry in env.split(|byte| *byte == 0) {
             if let Some((name, value)) =
                 std::str::from_utf8(entry).ok().and_then(|entry| entry.split_once('='))
             {
-                // SAFETY: `WorkerProgram::prepare` starts no thread, so the process still has this one only.
+                // SAFETY: `WorkerProgram::prepare` starts no thread, and `initialise` was not called: the process still has
+                // this one only.
                 unsafe { std::env::set_var(name, value) };
             }
         }
@@ -163,9 +200,11 @@ impl<H: CallHandler> Session<H> {
             completion: Some(Arc::new(Words(page.clone()))),
             ..init.setup
         };
+        let start = Instant::now();
         let handler = program
             .open(setup)
             .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
+        log::debug!("the session's executor was made in {:?}", start.elapsed());
         let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
         let state = State {
             handler,
@@ -173,6 +212,7 @@ impl<H: CallHandler> Session<H> {
             waker,
             page,
             counters,
+            profile,
             output,
             spin: SpinLimit::new(init.spin),
             logged_errors: AtomicU32::new(0),

@@ -17,6 +17,7 @@ use super::sequence::Turn;
 use super::wake::Waker;
 use super::{die, exit};
 use crate::counters::{CounterPage, RingCounters, count};
+use crate::profile::Profile;
 use crate::{CallHandler, Frame, StagingMemory};
 
 /// Failed posted calls that a worker logs before it only counts them: the guest chooses how many there are.
@@ -47,6 +48,8 @@ pub(super) struct State<H> {
     pub(super) waker: Waker,
     pub(super) page: SessionPageMemory,
     pub(super) counters: Arc<CounterPage>,
+    /// Where the VM is profiled.
+    pub(super) profile: Option<Profile>,
     pub(super) output: Arc<Output>,
     pub(super) spin: SpinLimit,
     pub(super) logged_errors: AtomicU32,
@@ -243,6 +246,7 @@ struct RingWorker<'a, H: CallHandler> {
 
 impl<H: CallHandler> RingWorker<'_, H> {
     fn serve(&mut self, frame: Frame<'_>, waits: bool, is_bulk: bool) {
+        let profile = self.state.profile.as_ref();
         if !waits {
             let mut copy = self.ring.in_call();
             copy.args.clear();
@@ -255,15 +259,22 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.wake_if(wake);
         // A guest that lies about it has its own calls carried out in another order.
         if frame.flags & FRAME_UNORDERED == 0 {
-            self.turn.wait(self.ring, self.state, frame, self.counters);
+            let waited = self.turn.wait(self.ring, self.state, frame, self.counters);
+            if let (Some(profile), Some(waited)) = (profile, waited) {
+                profile.order_waits.add(waited);
+            }
         }
         self.state.gate.enter(&self.ring.inside);
         self.reply.clear();
         let staging = self.ring.staging();
+        let start = profile.map(|_| Instant::now());
         let result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
             Ok(result) => result,
             Err(malformed) => self.state.malformed(self.ring.index, &malformed),
         };
+        if let (Some(profile), Some(start)) = (profile, start) {
+            profile.call(frame.call, waits, start.elapsed());
+        }
         self.consumer.issued();
         count(&self.counters.calls);
         self.publish_sticky();
@@ -320,7 +331,13 @@ impl<H: CallHandler> RingWorker<'_, H> {
     fn idle(&mut self) {
         let ring = self.ring;
         let awaited = || ring.view.has_data() || ring.draining.load(Ordering::SeqCst);
-        if self.state.spin.poll(self.spin, awaited) {
+        let profile = self.state.profile.as_ref();
+        let start = profile.map(|_| Instant::now());
+        let found = self.state.spin.poll(self.spin, awaited);
+        if let (Some(profile), Some(start)) = (profile, start) {
+            profile.polls.add(start.elapsed());
+        }
+        if found {
             self.spin = self.spin.max(self.state.spin.longest);
             return;
         }
@@ -332,7 +349,11 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 std::thread::park();
             }
             self.consumer.cancel_park();
-            self.spin = next_spin(self.spin, self.state.spin.longest, start.elapsed());
+            let parked = start.elapsed();
+            if let Some(profile) = profile {
+                profile.parks.add(parked);
+            }
+            self.spin = next_spin(self.spin, self.state.spin.longest, parked);
         }
         ring.parked.store(false, Ordering::SeqCst);
     }

@@ -32,17 +32,17 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Returns when `frame` may be carried out.
+    /// Returns when `frame` may be carried out, and how long that took if it had to wait.
     pub(super) fn wait<H: CallHandler>(
         &mut self,
         ring: &Ring,
         state: &State<H>,
         frame: Frame<'_>,
         counters: &RingCounters,
-    ) {
+    ) -> Option<Duration> {
         let Some(mut blocking) = ring.blocked(frame.ticket) else {
             self.overtaken = None;
-            return;
+            return None;
         };
         count(&counters.order_waits);
         let start = Instant::now();
@@ -59,7 +59,7 @@ impl Turn {
                 {
                     count(&counters.overtakes);
                     self.overtaken = in_call(&blocking);
-                    return;
+                    return Some(start.elapsed());
                 }
                 ask_at = waited.saturating_add(ORDER_ASK_AFTER);
             }
@@ -74,7 +74,7 @@ impl Turn {
                 Some(still) => blocking = still,
                 None => {
                     self.overtaken = None;
-                    return;
+                    return Some(start.elapsed());
                 }
             }
         }

@@ -62,6 +62,8 @@ pub mod call {
     pub const WAIT_FOR_GUEST: u32 = 26;
     /// As RECORD, then sleeps for so many milliseconds.
     pub const NAP: u32 = 24;
+    /// Replies 1 if the worker was initialised ahead of the session.
+    pub const INITIALISED: u32 = 27;
 }
 
 /// Fingerprint that the probe tells.
@@ -69,10 +71,29 @@ pub const FINGERPRINT: [u8; 16] = *b"echo-fingerprint";
 /// Bytes of the information blob.
 pub const INFO_BYTES: usize = 200_000;
 
-pub struct Echo;
+/// A VM that has a GPU, as far as the probe says.
+pub const GPU_VM: u32 = 70;
+/// One whose workers cannot be initialised ahead.
+pub const BROKEN_GPU_VM: u32 = 71;
+
+#[derive(Default)]
+pub struct Echo {
+    initialised: bool,
+}
 
 impl WorkerProgram for Echo {
     type Handler = EchoHandler;
+
+    fn initialise(&mut self, setup: &WorkerSetup) -> Result<(), SetupError> {
+        if setup.vm_id == BROKEN_GPU_VM {
+            let reason = "asked for".to_owned();
+            return Err(SetupError { error: regs::ERROR_CUDA, cuda_result: 999, reason });
+        }
+        // As a driver does.
+        std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
+        self.initialised = true;
+        Ok(())
+    }
 
     fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError> {
         if setup.executor == ExecutorKind::Cuda {
@@ -80,7 +101,9 @@ impl WorkerProgram for Echo {
             return Err(SetupError { error: regs::ERROR_MEDIATOR_UNAVAILABLE, cuda_result: 0, reason });
         }
         let info = (0..INFO_BYTES).map(|at| (at % 255) as u8).collect();
-        Ok(Probe { info, capabilities: regs::CAP_MAP_GUEST_PAGES, device_count: 3, fingerprint: FINGERPRINT })
+        let on_gpu = [GPU_VM, BROKEN_GPU_VM].contains(&setup.vm_id);
+        let capabilities = regs::CAP_MAP_GUEST_PAGES | if on_gpu { regs::CAP_HARDWARE } else { 0 };
+        Ok(Probe { info, capabilities, device_count: 3, fingerprint: FINGERPRINT })
     }
 
     fn open(self, setup: WorkerSetup) -> Result<EchoHandler, SetupError> {
@@ -94,13 +117,14 @@ impl WorkerProgram for Echo {
         // Of this thread, the process's first.
         let death = rustix::process::parent_process_death_signal().unwrap();
         assert_eq!(death, Some(rustix::process::Signal::KILL));
-        Ok(EchoHandler { staged: setup.staged, ..EchoHandler::default() })
+        Ok(EchoHandler { staged: setup.staged, initialised: self.initialised, ..EchoHandler::default() })
     }
 }
 
 #[derive(Default)]
 pub struct EchoHandler {
     staged: Option<StagedBytes>,
+    initialised: bool,
     log: Mutex<Vec<u64>>,
     overtaken: Mutex<Vec<u64>>,
     regions: Mutex<String>,
@@ -170,6 +194,7 @@ impl CallHandler for EchoHandler {
                 // SAFETY: as above.
                 unsafe { AtomicU64::from_ptr(at) }.store(number(frame.args, 1)?, Ordering::SeqCst);
             }
+            call::INITIALISED => put_all(reply, &[u64::from(self.initialised)]),
             call::STUCK => loop {
                 std::thread::sleep(Duration::from_secs(3600));
             },

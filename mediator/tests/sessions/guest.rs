@@ -214,8 +214,20 @@ pub fn open_request(page: &Memory, wake: WakeKind) -> Open {
 
 impl Guest {
     pub fn open(vm: &Arc<Vm>, kernel: &Arc<Kernel>, id: u32, wake: WakeKind) -> Self {
+        Self::open_with(vm, kernel, id, wake, |_| ())
+    }
+
+    pub fn open_with(
+        vm: &Arc<Vm>,
+        kernel: &Arc<Kernel>,
+        id: u32,
+        wake: WakeKind,
+        change: impl FnOnce(&mut Open),
+    ) -> Self {
         let page = Memory::new(4096);
-        wait(|done| vm.open_session(id, open_request(&page, wake), done)).expect("the session opens");
+        let mut open = open_request(&page, wake);
+        change(&mut open);
+        wait(|done| vm.open_session(id, open, done)).expect("the session opens");
         let kick = (wake == WakeKind::Futex).then(|| vm.kick_fd(id).expect("a kick descriptor"));
         let (vm, kernel) = (Arc::clone(vm), Arc::clone(kernel));
         let guest = Self { vm, kernel, id, page, wake, kick, tickets: Arc::default() };

@@ -306,7 +306,7 @@ fn dropping_the_vm_ends_sessions() {
     let worker = worker_of(&mut guest.ring(0));
     drop(vm);
     // The guest's is the last reference.
-    let (other, _) = start_vm(|config| config.idle_workers = 0);
+    let (other, _) = start_vm(|config| config.idle_workers = Some(0));
     guest.vm = other;
     assert_eq!(kernel.wait_for_death(6), Some(event::DEATH_SHUTDOWN));
     assert_eq!(guest.state(), SessionState::Dead(event::DEATH_SHUTDOWN));

@@ -2,11 +2,13 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the tests choose the numbers, and run on 64 bits")]
 
+mod ahead;
 mod echo;
 mod guest;
 mod hostile;
 mod life;
 mod order;
+mod profile;
 mod regions;
 mod wakes;
 
@@ -16,9 +18,18 @@ use mediator::worker::Role;
 fn main() {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     if Role::of_this_process().is_some() {
-        mediator::worker::main(echo::Echo);
+        mediator::worker::main(echo::Echo::default());
     }
-    let tests = [life::TESTS, order::TESTS, hostile::TESTS, regions::TESTS, wakes::TESTS].concat();
+    let tests = [
+        life::TESTS,
+        ahead::TESTS,
+        profile::TESTS,
+        order::TESTS,
+        hostile::TESTS,
+        regions::TESTS,
+        wakes::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();

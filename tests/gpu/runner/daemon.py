@@ -96,6 +96,17 @@ class Daemon:
             pass
         return found
 
+    def settled_workers(self, quiet=0.5, limit=3.0):
+        """As `workers`, once it has started those that it keeps ready: the next of them comes a moment after the last."""
+        found, since = self.workers(), time.monotonic()
+        until = since + limit
+        while time.monotonic() < min(since + quiet, until):
+            time.sleep(0.05)
+            now = self.workers()
+            if now != found:
+                found, since = now, time.monotonic()
+        return found
+
     def settle(self, limit=5.0):
         """Waits until no session is open; the totals then."""
         until = time.monotonic() + limit

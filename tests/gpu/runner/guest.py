@@ -118,7 +118,8 @@ class Guest:
         for name in place.chosen:
             env.pop(name, None)
         self.daemon = Daemon(
-            place.daemon, executor, here("vgpu.sock"), env, self.log + ".daemon.log", flag="--socket-path", arguments=place.devices)
+            place.daemon, executor, here("vgpu.sock"), env, self.log + ".daemon.log", flag="--socket-path",
+            arguments=place.arguments(self.name))
         self._launch(vm, "virtiofsd", [
             "--socket-path", here("root.sock"), "--shared-dir", "/", "--readonly", "--announce-submounts", "--cache", "always",
             "--sandbox", "none", "--seccomp", "none", "--log-level", "error", "--thread-pool-size", "4",

@@ -44,6 +44,7 @@ def arguments():
     add("--executor", default="cuda", help="the daemon's executor (cuda)")
     add("--gpu", metavar="LIST", help="the daemon's --gpu; native runs see the same GPUs")
     add("--soft-devices", metavar="N", help="the daemon's --soft-devices")
+    add("--profile", metavar="DIR", help="the daemon's --profile: how long the calls of each program took")
     add("--python", help="the Python that has PyTorch and the others (python3)")
     add("--daemon", metavar="FILE", help="vhost-user-vgpu")
     add("--shim", metavar="DIR", help="folder of our libcuda.so.1")
@@ -116,8 +117,8 @@ def _run(options, root, work):
         env = place.native({})
         for name in place.chosen:
             env.pop(name, None)
-        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.devices)
-    workers = len(daemon.workers()) if daemon else 0
+        daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.arguments("local"))
+    workers = len(daemon.settled_workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
     context = Context(options, place, record, cache, daemon, images)
     complete = []
@@ -143,7 +144,7 @@ def _run(options, root, work):
         if daemon:
             end["totals"] = daemon.settle()
             # The daemon keeps a few processes ready for sessions to come, as many as at the beginning.
-            end["workers_before"], end["workers_after"] = workers, len(daemon.workers())
+            end["workers_before"], end["workers_after"] = workers, len(daemon.settled_workers())
             end["left_before_stop"] = gpu.left_over(before)
             end["daemon"] = daemon.stop()
         end["left"] = gpu.left_over(before)

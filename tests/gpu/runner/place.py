@@ -60,10 +60,15 @@ class Place:
         # The devices that the daemons are told to give.
         given = {"--gpu": options.gpu, "--soft-devices": options.soft_devices}
         self.devices = [word for name, value in given.items() if value for word in (name, value)]
+        self.profile = os.path.abspath(options.profile) if options.profile else None
         self.turns, self.turn = {}, threading.Lock()
         for folder in (self.build, self.caches, self.images):
             os.makedirs(folder, exist_ok=True)
         self._mend()
+
+    def arguments(self, daemon):
+        """Arguments of a daemon's, by its name."""
+        return self.devices + (["--profile", os.path.join(self.profile, daemon)] if self.profile else [])
 
     def _mend(self):
         """What may be lost on the bundle's way here: that the daemon may be executed, and the library's second name."""

@@ -74,12 +74,22 @@ fn failed(call: &'static str) -> impl Fn(CUresult) -> Unavailable {
     move |result| Unavailable::Driver { call, result }
 }
 
-/// Loads and initialises the driver, and reads what it has.
-pub(crate) fn start(config: Config) -> Result<(&'static Driver, VmInfo), Unavailable> {
+/// The driver of this process, initialised, and what it has. There is no context yet, and so no memory of a device in use.
+pub struct Started {
+    pub(crate) driver: &'static Driver,
+    pub(crate) info: VmInfo,
+    pub(crate) config: Config,
+}
+
+/// Loads and initialises the driver, and reads what it has. The driver starts threads, and has read the environment then.
+///
+/// # Errors
+/// [`Unavailable`]: no driver, no device, or a device that cannot be served. Another attempt asks the driver again.
+pub fn start(config: Config) -> Result<Started, Unavailable> {
     let driver = dl::driver()?;
     driver.cuInit(0).map_err(failed("cuInit"))?;
     let info = read(driver, config)?;
-    Ok((driver, info))
+    Ok(Started { driver, info, config })
 }
 
 /// What the guest is told about the host's devices. A context is made and ended on the first of them.
@@ -87,7 +97,7 @@ pub(crate) fn start(config: Config) -> Result<(&'static Driver, VmInfo), Unavail
 /// # Errors
 /// [`Unavailable`]: no driver, no device, or a device that cannot be served.
 pub fn probe(config: Config) -> Result<VmInfo, Unavailable> {
-    let (driver, mut info) = start(config)?;
+    let Started { driver, mut info, .. } = start(config)?;
     let (device,) = driver.cuDeviceGet(0).map_err(failed("cuDeviceGet"))?;
     let (context,) = driver.cuDevicePrimaryCtxRetain(device).map_err(failed("cuDevicePrimaryCtxRetain"))?;
     let range = driver.cuCtxSetCurrent(context).and_then(|()| driver.cuCtxGetStreamPriorityRange());

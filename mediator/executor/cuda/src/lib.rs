@@ -72,7 +72,7 @@ mod user_objects;
 mod views;
 mod words;
 
-pub use attributes::probe;
+pub use attributes::{Started, probe, start};
 pub use dl::{LoadError, preload};
 pub use session::{Config, Cuda, Services, Staged};
 pub use thread::Thread;

@@ -32,7 +32,7 @@ use crate::thread::Thread;
 use crate::user_objects::UserObject;
 use crate::views::Views;
 use crate::words::Words;
-use crate::{Unavailable, attributes, host_functions};
+use crate::{Started, host_functions};
 
 /// Objects of a session.
 const STREAMS_MAX: usize = 4096;
@@ -120,15 +120,12 @@ pub(crate) struct StreamUse {
 }
 
 impl Cuda {
-    /// Initialises the driver for one session.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub fn new(config: Config, services: Services) -> Result<Self, Unavailable> {
-        let (driver, info) = attributes::start(config)?;
+    /// An executor for one session, on the driver that was started for it. Nothing is asked of the driver here.
+    pub fn new(started: Started, services: Services) -> Self {
+        let Started { driver, info, config } = started;
         let major = |device: &DeviceInfo| device.attribute(attribute::COMPUTE_CAPABILITY_MAJOR).unwrap_or(0);
         let majors = info.devices.iter().filter_map(|device| u32::try_from(major(device)).ok()).collect();
-        Ok(Cuda {
+        Cuda {
             driver,
             info,
             config,
@@ -164,7 +161,7 @@ impl Cuda {
             prints: Prints::new(services.completion, majors),
             staged: services.staged,
             warned: Mutex::default(),
-        })
+        }
     }
 
     /// Bytes went through staging.

@@ -1,7 +1,7 @@
 //! What starts, and what is refused, on this machine: with a GPU and without.
 
 use cuda_api::types::{CUresult, attribute};
-use executor_cuda::{Config, Cuda, Services, Unavailable, preload, probe};
+use executor_cuda::{Config, Cuda, Services, Unavailable, preload, probe, start};
 
 const QUOTA_BYTES: u64 = 1 << 30;
 
@@ -18,7 +18,8 @@ fn the_machine_has_a_driver_or_the_reason_is_said() {
                 assert!(device.attribute(attribute::LAST + 1).is_err());
             }
             assert!(!info.devices.is_empty());
-            assert!(Cuda::new(config, Services::default()).is_ok());
+            // As in a worker that was initialised ahead.
+            drop(Cuda::new(start(config).unwrap(), Services::default()));
         }
         // A driver, but no device of its own for this process, or one that is refused.
         (Ok(()), Err(Unavailable::Driver { call, result })) => {
@@ -28,7 +29,7 @@ fn the_machine_has_a_driver_or_the_reason_is_said() {
         (Err(error), Err(unavailable)) => {
             assert!(error.to_string().contains("libcuda.so.1"), "{error}");
             assert!(unavailable.to_string().contains("the NVIDIA driver's library"), "{unavailable}");
-            assert!(matches!(Cuda::new(config, Services::default()), Err(Unavailable::Load(_))));
+            assert!(matches!(start(config), Err(Unavailable::Load(_))));
         }
         (loaded, probed) => panic!("{loaded:?}, but {probed:?}"),
     }
