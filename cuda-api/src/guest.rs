@@ -62,6 +62,9 @@ pub trait Guest {
     /// An event was recorded in a stream by the call that was just sent.
     fn recorded(&self, event: CUevent, stream: CUstream);
 
+    /// An event was recorded for all work of a context by the call that was just sent.
+    fn recorded_in_a_context(&self, event: CUevent);
+
     /// The host's ordinal of a device.
     ///
     /// # Errors

@@ -300,6 +300,11 @@ fn guest_stub(r: &Row) -> Result<TokenStream> {
         checks.push(quote!(let mut sure = guest.is_of_one_context(#event, #stream);));
         done.push(quote!(guest.recorded(#event, #stream);));
     }
+    if let [(_, ""), (event, "CUevent")] = handles_of(r)[..]
+        && r.name.to_string().ends_with("RecordEvent")
+    {
+        done.push(quote!(guest.recorded_in_a_context(#event);));
+    }
     for a in &r.args {
         let n = &a.name;
         match &a.kind {

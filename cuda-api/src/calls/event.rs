@@ -21,5 +21,7 @@ cuda_api_macros::calls! { event;
         fn cuEventElapsedTime(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent)
         wire (hStart: CUevent, hEnd: CUevent) -> (milliseconds: f32);
     /// Milliseconds between two events, with the semantics of CUDA 12.8.
-    0x0408 sync fn cuEventElapsedTime_v2(out pMilliseconds: f32, handle hStart: CUevent, handle hEnd: CUevent);
+    0x040b sync custom "guest-driver/libcuda/src/event.rs"
+        fn cuEventElapsedTime_v2(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent)
+        wire (hStart: CUevent, hEnd: CUevent) -> (milliseconds: f32);
 }

@@ -245,6 +245,7 @@ impl Lane<'_> {
         self.state.unsettled.sending();
         let ticket = process.session.next_ticket();
         self.state.sent = Sent { ticket, quiet: self.state.unsettled.others_are_quiet() };
+        self.sends(None);
         let stale = number == 0 && self.context != 0;
         let flags = if bulk { FRAME_BULK } else { 0 };
         let outcome = self
@@ -302,11 +303,29 @@ impl Lane<'_> {
             Use::Fresh => return self.call::<C>(fields, false).map(|_| ()),
             Use::Others => false,
         };
-        self.post_flagged::<C>(fields, if unordered { FRAME_UNORDERED } else { 0 }, 0)
+        self.post_counted::<C>(fields, if unordered { FRAME_UNORDERED } else { 0 }, 0, Some(stream))
+    }
+
+    #[inline]
+    fn sends(&mut self, stream: Option<CUstream>) {
+        if let Some(since) = &mut self.state.since {
+            since.sends(stream);
+        }
     }
 
     #[inline]
     fn post_flagged<C: Call>(&mut self, fields: &C::In<'_>, flags: u32, variant: u32) -> CuResult<()> {
+        self.post_counted::<C>(fields, flags, variant, None)
+    }
+
+    #[inline]
+    fn post_counted<C: Call>(
+        &mut self,
+        fields: &C::In<'_>,
+        flags: u32,
+        variant: u32,
+        stream: Option<CUstream>,
+    ) -> CuResult<()> {
         const { assert!((C::ID as usize) < ROWS) };
         let bulk = flags & FRAME_BULK != 0;
         let carried = &CARRIED[C::ID as usize];
@@ -326,16 +345,18 @@ impl Lane<'_> {
         if flags & FRAME_UNORDERED == 0 {
             self.state.unsettled.posted();
         }
+        self.sends(stream);
         self.send::<C>(flags, self.process.session.next_ticket(), fields)
     }
 
-    /// Posts a call that an executor is known to carry out, with its order number in it, which comes back.
+    /// Posts a call for a stream that an executor is known to carry out, with its order number in it, which comes back.
     ///
     /// # Errors
     /// The transport's failure.
     pub fn send_posted<C: Call>(
         &mut self,
         flags: u32,
+        stream: CUstream,
         fields: impl FnOnce(u64) -> C::In<'static>,
     ) -> CuResult<u64> {
         self.state.unsettled.sending();
@@ -344,6 +365,7 @@ impl Lane<'_> {
         }
         let ticket = self.process.session.next_ticket();
         let quiet = self.state.unsettled.others_are_quiet();
+        self.sends(Some(stream));
         self.send::<C>(flags, ticket, &fields(ticket))?;
         self.state.sent.quiet = quiet;
         Ok(ticket)
@@ -543,6 +565,10 @@ impl Guest for Gate {
     #[inline]
     fn recorded(&self, event: CUevent, stream: CUstream) {
         crate::waiting::recorded(event, stream);
+    }
+
+    fn recorded_in_a_context(&self, event: CUevent) {
+        crate::waiting::recorded_in_a_context(event);
     }
 
     fn host_device(&self, device: CUdevice) -> CuResult<CUdevice> {

@@ -38,6 +38,10 @@ pub struct ThreadState {
     pub sent: crate::waiting::Sent,
     /// The stream that it saw idle last.
     pub over: Option<crate::waiting::Over>,
+    /// What it has sent since it saw its context idle.
+    pub since: Option<crate::waiting::Since>,
+    /// The time between two events that it asked for last.
+    pub elapsed: Option<(crate::waiting::Elapsed, f32)>,
     /// The event that it recorded last.
     pub recorded: Option<crate::waiting::Recorded>,
     /// Answers that stay.
@@ -106,6 +110,8 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             unsettled: crate::order::Unsettled::default(),
             sent: crate::waiting::Sent::default(),
             over: None,
+            since: None,
+            elapsed: None,
             recorded: None,
             answers: [const { None }; crate::answers::REMEMBERED],
             functions: [const { None }; crate::function::REMEMBERED],

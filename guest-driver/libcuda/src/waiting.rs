@@ -10,15 +10,16 @@
 //! None of this while calls have to wait anyway (a capture, VGPU_STRICT=1), nor with managed variables, which are fetched after each wait.
 //! Where kernels may print, a word is not enough: the driver brings their output when it is waited for itself.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cuda_api::calls::context::row::cuCtxSynchronize;
 use cuda_api::calls::event::row;
 use cuda_api::calls::stream::row::{self as stream_row, vgpuSignal};
 use cuda_api::guest::finish;
 use cuda_api::types::{CUcontext, CUevent, CUstream, Handle, STREAM_DEFAULT, STREAM_LEGACY};
-use cuda_api::{CUresult, CuResult};
+use cuda_api::{CUresult, Call, CuResult};
 use pci_layout::ring::FRAME_UNORDERED;
 
 use crate::capture;
@@ -53,6 +54,59 @@ pub struct Recorded {
     ticket: u64,
 }
 
+/// What a thread has sent since it saw its context idle.
+#[derive(Debug, Clone, Copy)]
+pub struct Since {
+    context: u64,
+    /// The order number at that time.
+    ticket: u64,
+    /// Calls that it has sent since.
+    sent: u64,
+    /// The stream that they were all for.
+    stream: Option<CUstream>,
+}
+
+impl Since {
+    fn new(over: Over) -> Self {
+        Since { context: over.context, ticket: over.ticket, sent: 0, stream: None }
+    }
+
+    /// A call was sent for work in a stream; `None` for any other.
+    #[inline]
+    pub fn sends(&mut self, stream: Option<CUstream>) {
+        self.stream = match (self.sent, self.stream) {
+            (0, _) => stream,
+            (_, same) if same == stream => same,
+            _ => None,
+        };
+        self.sent = self.sent.wrapping_add(1);
+    }
+}
+
+/// The question how long it took between two events, and their marks then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed {
+    events: (CUevent, CUevent),
+    marks: (u64, u64),
+}
+
+/// When a word was seen last: see [`nanoseconds`].
+static TOLD_AT: AtomicU64 = AtomicU64::new(0);
+/// The driver takes a stream for busy for a moment after its word was seen: writing the word is work, too.
+const TOLD_LATELY: u64 = 100_000;
+/// How long a question may look for the word of a stream that the driver takes for busy.
+const BRIEFLY: Duration = Duration::from_micros(10);
+
+fn nanoseconds() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // From 1, so that 0 is before any word.
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64 + 1 + TOLD_LATELY
+}
+
+fn was_told_lately() -> bool {
+    nanoseconds().saturating_sub(TOLD_AT.load(Ordering::Relaxed)) < TOLD_LATELY
+}
+
 const EVERY: u64 = u64::MAX;
 
 fn key(stream: CUstream) -> u64 {
@@ -80,11 +134,11 @@ impl Mark {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// It was recorded. Said after the call was sent: who reads the new count sends what it asks behind that call.
-    fn recorded(&self) {
-        let next = |mark: u64| (mark != OTHERS_RECORD).then_some((mark | COMPLETE).wrapping_add(1));
-        // `None` leaves it as it is.
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    /// It was recorded; the new mark. Said after the call was sent: who reads the new count sends what it asks behind that call.
+    fn recorded(&self) -> u64 {
+        let next = |mark: u64| if mark == OTHERS_RECORD { mark } else { (mark | COMPLETE).wrapping_add(1) };
+        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |mark| Some(next(mark)));
+        next(before.unwrap_or(OTHERS_RECORD))
     }
 
     fn look(&self) -> u64 {
@@ -119,10 +173,30 @@ pub fn recorded(event: CUevent, stream: CUstream) {
         // What a capture has recorded, its graph records.
         return others_record(event);
     }
-    process.objects.events.with_mark(event.0, Mark::recorded);
+    let mark = process.objects.events.with_mark(event.0, Mark::recorded);
     crate::thread::with(|state| {
-        state.recorded = Some(Recorded { event, stream, ticket: state.sent.ticket });
+        let ticket = state.sent.ticket;
+        state.recorded = Some(Recorded { event, stream, ticket });
+        // In a stream that was idle right before, it is complete as soon as it is recorded, and the stream is as idle as it was.
+        if let (Some(over), Some(mark)) = (&mut state.over, mark)
+            && over.stream == key(stream)
+            && over.ticket.wrapping_add(1) == ticket
+            && state.contexts.last().is_some_and(|context| context.0 == over.context)
+            && may_know(process)
+        {
+            over.ticket = ticket;
+            process.objects.events.with_mark(event.0, |now| now.complete(mark));
+        }
     });
+}
+
+/// An event was recorded for all work of a context.
+pub fn recorded_in_a_context(event: CUevent) {
+    let Ok(process) = crate::process::initialised() else { return };
+    if capture::any() {
+        return others_record(event);
+    }
+    process.objects.events.with_mark(event.0, Mark::recorded);
 }
 
 fn may_know(process: &Process) -> bool {
@@ -146,13 +220,14 @@ impl Lane<'_> {
         self.state.over = quiet.then_some(Over { context: self.context, stream, ticket });
     }
 
-    /// Has the device tell, and looks until it does. False: the worker is to be asked.
-    fn is_told(&mut self, stream: CUstream) -> CuResult<bool> {
+    /// Has the device tell, and looks until it does, for as long as looking has paid so far or at most for `limit`. False: the worker is
+    /// to be asked.
+    fn is_told(&mut self, stream: CUstream, limit: Option<Duration>) -> CuResult<bool> {
         if WORDS.load(Ordering::Relaxed) == REFUSED || self.needs_context().is_err() {
             return Ok(false);
         }
         let session = &self.process().session;
-        if session.may_print() || !self.ring()?.should_look() {
+        if session.may_print() || !(limit.is_some() || self.ring()?.should_look()) {
             return Ok(false);
         }
         // Writing the word is work in the stream. In the legacy stream other streams' later work would wait for it, as it does not for
@@ -170,11 +245,14 @@ impl Lane<'_> {
         }
         let own = self.has_to_itself(stream)?;
         let ticket =
-            self.send_posted::<vgpuSignal>(if own { FRAME_UNORDERED } else { 0 }, |ticket| (stream, ticket))?;
-        let told = self.ring()?.look_for(ticket);
+            self.send_posted::<vgpuSignal>(if own { FRAME_UNORDERED } else { 0 }, stream, |ticket| {
+                (stream, ticket)
+            })?;
+        let told = self.ring()?.look_for(ticket, limit);
         if told {
             // Everything that this thread posted before has been issued, and more than that.
             self.state.unsettled.waited();
+            TOLD_AT.store(nanoseconds(), Ordering::Relaxed);
         }
         Ok(told)
     }
@@ -195,7 +273,7 @@ impl Lane<'_> {
         if shortly && self.is_over(stream) {
             return self.deferred_error();
         }
-        if !(shortly && self.is_told(stream)?) {
+        if !(shortly && self.is_told(stream, None)?) {
             let start = Instant::now();
             self.call::<stream_row::cuStreamSynchronize>(&(stream,), false)?;
             self.ring()?.device_took(start.elapsed());
@@ -205,8 +283,13 @@ impl Lane<'_> {
     }
 
     fn ask_stream(&mut self, stream: CUstream) -> CuResult<()> {
-        if !(may_know(self.process()) && self.is_over(stream)) {
-            self.call::<stream_row::cuStreamQuery>(&(stream,), false)?;
+        let shortly = may_know(self.process());
+        if !(shortly && self.is_over(stream)) {
+            match self.call::<stream_row::cuStreamQuery>(&(stream,), false) {
+                Err(CUresult::NOT_READY)
+                    if shortly && was_told_lately() && self.is_told(stream, Some(BRIEFLY))? => {}
+                answer => answer?,
+            }
             self.remember(key(stream));
         }
         self.deferred_error()
@@ -217,18 +300,70 @@ impl Lane<'_> {
     /// # Errors
     /// cuCtxSynchronize's, or an earlier posted call's.
     pub fn wait_for_context(&mut self, ctx: CUcontext) -> CuResult<()> {
-        let known = ctx.0 == self.context && may_know(self.process());
-        let is_over = |over: Over| {
-            let now = self.process().session.last_ticket();
-            over.stream == EVERY && over.context == ctx.0 && over.ticket == now
+        let known = ctx.0 == self.context && may_know(self.process()) && self.needs_context().is_ok();
+        if known && self.context_is_over() {
+            return self.deferred_error();
+        }
+        // Where all work since the context was idle is this thread's, in one stream, the context is idle when that stream is.
+        let told = match self.only_stream() {
+            Some(stream) if known => self.is_told(stream, None)?,
+            _ => false,
         };
-        if !(known && self.needs_context().is_ok() && self.state.over.is_some_and(is_over)) {
+        if !told {
+            let start = Instant::now();
             self.call::<cuCtxSynchronize>(&(ctx,), false)?;
-            if ctx.0 == self.context {
-                self.remember(EVERY);
-            }
+            self.ring()?.device_took(start.elapsed());
+        }
+        if ctx.0 == self.context {
+            self.remember(EVERY);
+            self.state.since = self.state.over.map(Since::new);
         }
         self.deferred_error()
+    }
+
+    /// All work of the current context is done, and nothing was sent since.
+    pub fn context_is_over(&self) -> bool {
+        self.state.over.is_some_and(|over| {
+            let now = self.process().session.last_ticket();
+            over.stream == EVERY && over.context == self.context && over.ticket == now
+        })
+    }
+
+    /// The stream that all calls since the context was idle have been for, of this thread's and of any other's.
+    fn only_stream(&self) -> Option<CUstream> {
+        let since = self.state.since.filter(|since| since.context == self.context)?;
+        let sent = self.process().session.last_ticket().wrapping_sub(since.ticket);
+        since.stream.filter(|stream| sent == since.sent && !CUstream::SPECIAL.contains(&stream.0))
+    }
+
+    /// How long it took between two events that are complete is known after it was asked for once.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn elapsed<C>(&mut self, start: CUevent, end: CUevent) -> CuResult<f32>
+    where
+        C: for<'a> Call<In<'a> = (CUevent, CUevent), Out = f32>,
+    {
+        let marks = (self.event_mark(start), self.event_mark(end));
+        let asked = Elapsed { events: (start, end), marks };
+        if Mark::is_complete(marks.0)
+            && Mark::is_complete(marks.1)
+            && may_know(self.process())
+            && let Some((known, time)) = &self.state.elapsed
+            && *known == asked
+        {
+            return Ok(*time);
+        }
+        let time = self.call::<C>(&(start, end), false)?;
+        // Answered, so both are complete.
+        for (event, mark) in [(start, marks.0), (end, marks.1)] {
+            self.event_is_complete(event, mark);
+        }
+        if marks.0 != OTHERS_RECORD && marks.1 != OTHERS_RECORD {
+            let marks = (marks.0 | COMPLETE, marks.1 | COMPLETE);
+            self.state.elapsed = Some((Elapsed { marks, ..asked }, time));
+        }
+        Ok(time)
     }
 
     fn event_mark(&self, event: CUevent) -> u64 {
@@ -260,7 +395,7 @@ impl Lane<'_> {
         match last {
             // Nobody has sent anything since: the event is complete when its stream is idle, and the other way round.
             Some(Recorded { stream, .. }) if known && mark != OTHERS_RECORD => {
-                if !self.is_told(stream)? {
+                if !self.is_told(stream, None)? {
                     self.call::<row::cuEventSynchronize>(&(event,), false)?;
                 }
             }

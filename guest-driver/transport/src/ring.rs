@@ -183,13 +183,23 @@ impl Ring {
         self.device_spin.is_worth_while()
     }
 
-    /// Looks at the ring's completion word until it says `value`, for as long as looking has paid so far. The word is written by
-    /// the device: what was done before is seen after this. False: ask.
-    pub fn look_for(&mut self, value: u64) -> bool {
+    /// Looks at the ring's completion word until it says `value`, for as long as looking has paid so far, or at most for `limit`. The
+    /// word is written by the device: what was done before is seen after this. False: ask.
+    pub fn look_for(&mut self, value: u64, limit: Option<Duration>) -> bool {
         if is_forked_child() {
             return false;
         }
         let (page, index) = (&self.session.page, self.index);
+        if let Some(limit) = limit {
+            let start = Instant::now();
+            while page.completion(index) != value {
+                if start.elapsed() >= limit {
+                    return false;
+                }
+                std::hint::spin_loop();
+            }
+            return true;
+        }
         let seen = self.device_spin.look(|| page.completion(index) == value);
         if seen {
             self.device_spin.paid();

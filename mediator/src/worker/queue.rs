@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pci_layout::ring::{
     FRAME_ALIGN, FRAME_AREA_BYTES, FRAME_BYTES_MAX, FRAME_PAD, FRAME_WAIT, FrameHeader, HEADER_BYTES,
-    OFF_HEAD, OFF_TAIL, RING_BYTES,
+    OFF_HEAD, RING_BYTES,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -74,10 +74,11 @@ impl RingWords {
         Some(bytes)
     }
 
-    /// The posted frames with tickets below `before` that the ring's thread has not taken. None: it cannot be said.
-    pub(super) fn posted_before(&self, before: u64) -> Option<Vec<FrameCopy>> {
+    /// The posted frames with tickets below `before` that stand at `taken` and behind it: those that the ring's thread has not taken.
+    /// None: it cannot be said.
+    pub(super) fn posted_before(&self, taken: u64, before: u64) -> Option<Vec<FrameCopy>> {
         let head = self.word(OFF_HEAD as usize)?;
-        let mut position = self.word(OFF_TAIL as usize)?;
+        let mut position = taken;
         if head.checked_sub(position)? > u64::from(FRAME_AREA_BYTES) {
             return None;
         }

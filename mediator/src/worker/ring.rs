@@ -6,7 +6,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use pci_layout::event;
-use pci_layout::ring::FRAME_UNORDERED;
+use pci_layout::ring::{FRAME_AREA_BYTES, FRAME_UNORDERED};
 use vgpu_ring::{Consumer, FrameBuffer, FrontView, RingMemory, SessionPageMemory};
 
 use super::gate::{Gate, Inside};
@@ -22,6 +22,10 @@ use crate::{CallHandler, Frame, StagingMemory};
 
 /// Failed posted calls that a worker logs before it only counts them: the guest chooses how many there are.
 const LOGGED_ERRORS_MAX: u32 = 100;
+
+/// Bytes of frames whose space goes back to the guest together, at the latest when the ring is empty: a small part of it, so that its
+/// guest does not wait for them while a call blocks.
+const RELEASE_BYTES: u64 = FRAME_AREA_BYTES as u64 / 16;
 
 /// Polling goes on this long without giving the processor away.
 const SPIN_HARD: Duration = Duration::from_micros(10);
@@ -254,9 +258,10 @@ impl<H: CallHandler> RingWorker<'_, H> {
             let Frame { call, flags, context, ticket, .. } = frame;
             (copy.call, copy.flags, copy.context, copy.ticket) = (call, flags, context, ticket);
         }
-        // The frame was copied out, its space can go back.
-        let wake = self.consumer.release();
-        self.wake_if(wake);
+        // The frame was copied out, its space can go back: not each time, as that costs a fence.
+        if self.consumer.unreleased() >= RELEASE_BYTES {
+            self.release();
+        }
         // A guest that lies about it has its own calls carried out in another order.
         if frame.flags & FRAME_UNORDERED == 0 {
             let waited = self.turn.wait(self.ring, self.state, frame, self.counters);
@@ -298,6 +303,11 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.ring.inside.leave();
     }
 
+    fn release(&mut self) {
+        let wake = self.consumer.release();
+        self.wake_if(wake);
+    }
+
     fn wake_if(&self, wake: bool) {
         if wake {
             count(&self.counters.wakes);
@@ -329,6 +339,9 @@ impl<H: CallHandler> RingWorker<'_, H> {
 
     /// Polls the empty ring for a while, then sleeps until somebody saw frames in it.
     fn idle(&mut self) {
+        if self.consumer.unreleased() != 0 {
+            self.release();
+        }
         let ring = self.ring;
         let awaited = || ring.view.has_data() || ring.draining.load(Ordering::SeqCst);
         let profile = self.state.profile.as_ref();

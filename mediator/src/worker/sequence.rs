@@ -117,7 +117,7 @@ impl Ring {
                 }
                 frames.push(copy);
             }
-            frames.extend(ring.words().posted_before(ticket)?);
+            frames.extend(ring.words().posted_before(ring.view().taken(), ticket)?);
         }
         Some(frames)
     }

@@ -23,7 +23,7 @@ pub struct ReplyTooLong {
 ///
 /// 1. [`peek`](Self::peek); nothing there: [`prepare_park`](Self::prepare_park), sleep, [`cancel_park`](Self::cancel_park).
 /// 2. Wait until no other ring's [`FrontView::blocks`] the ticket.
-/// 3. [`take`](Self::take) the frame, [`release`](Self::release) its space, make the call.
+/// 3. [`take`](Self::take) the frame, [`release`](Self::release) its space or keep it for a while, make the call.
 /// 4. [`issued`](Self::issued); then, as the flags say, [`reply`](Self::reply), [`bulk_finished`](Self::bulk_finished).
 ///
 /// Methods that may find the guest asleep return true if it has to be woken; its flag is taken then, so the caller must.
@@ -110,6 +110,11 @@ impl Consumer {
     /// record). A call that blocks in the driver is what [`Blocking::InCall`](crate::Blocking::InCall) is for.
     pub fn issued(&mut self) {
         self.progress.issued();
+    }
+
+    /// Bytes of frames that were taken and whose space was not given back yet.
+    pub fn unreleased(&self) -> u64 {
+        self.position.saturating_sub(self.tail)
     }
 
     /// Gives the space of the frames taken so far back to the guest. True: wake it, it sleeps for space.

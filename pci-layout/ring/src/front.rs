@@ -64,6 +64,11 @@ impl FrontView {
         self.memory.head().load(Ordering::Acquire) != self.progress.taken.load(Ordering::Acquire)
     }
 
+    /// Where the first frame stands that the ring's thread has not taken.
+    pub fn taken(&self) -> u64 {
+        self.progress.taken.load(Ordering::Acquire)
+    }
+
     /// What in this ring holds back a frame with `ticket`, if anything. A ring whose front makes no sense holds nobody
     /// back; its own thread reports it.
     pub fn blocks(&self, ticket: u64) -> Option<Blocking> {

@@ -1,17 +1,18 @@
 //! Objects by the handles that the guest gave them.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, RwLock};
 
 use cuda_api::CuResult;
 use cuda_api::types::{CUresult, Handle, unpack_handle};
+use rustc_hash::FxHashMap;
 
 use crate::lock::{read, write};
 
 /// The objects of one kind.
 pub(crate) struct Table<H, T> {
-    objects: RwLock<HashMap<u64, Arc<T>>>,
+    /// A guest that makes its handles collide slows its own session down.
+    objects: RwLock<FxHashMap<u64, Arc<T>>>,
     most: usize,
     handle: PhantomData<fn(H)>,
 }
