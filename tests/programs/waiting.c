@@ -5,6 +5,7 @@
  *   waiting idle      10,000 questions about what is over already; prints nothing
  *   waiting busy      what is over does not stay so once there is new work, from whichever thread and stream
  *   waiting rounds    2,000 launches that are waited for
+ *   waiting freed     memory that was freed is gone, though it may be what the next allocation gets
  */
 #include "exercise.h"
 
@@ -191,6 +192,46 @@ static void rounds(void)
     }
 }
 
+static void freed(void)
+{
+    CUdeviceptr p, q;
+    size_t before, after, total;
+    CUstream stream;
+    char byte = 0;
+    CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    CHECK(cuMemGetInfo(&before, &total));
+    for (int i = 0; i < 2500; i++) {
+        CHECK(cuMemAlloc(&p, 1 << 20));
+        CHECK(cuMemFree(p));
+    }
+    ANSWERS(CUDA_ERROR_INVALID_VALUE, cuMemFree(p));
+    ANSWERS(CUDA_ERROR_INVALID_VALUE, cuMemcpyDtoH(&byte, p, 1));
+    ANSWERS(CUDA_ERROR_INVALID_VALUE, cuMemcpyHtoD(p, &byte, 1));
+    CHECK(cuMemAlloc(&p, 1 << 20));
+    CHECK(cuMemAlloc(&q, 1 << 20));
+    EXPECT(p + (1 << 20) <= q || q + (1 << 20) <= p);
+    /* Freed while the device still writes it: cuMemFree waits for that. */
+    for (int i = 0; i < 50; i++) {
+        CHECK(cuMemsetD8Async(p, i, 1 << 20, stream));
+        store(0, i, stream);
+        CHECK(cuMemFree(p));
+        is(0, i, "cuMemFree waits for the context's work");
+        CHECK(cuMemAlloc(&p, 1 << 20));
+        CHECK(cuMemsetD8(p, 200, 1 << 20));
+        CHECK(cuMemcpyDtoH(&byte, p + (1 << 20) - 1, 1));
+        EXPECT((unsigned char)byte == 200);
+    }
+    CHECK(cuMemFree(p));
+    CHECK(cuMemFree(q));
+    CHECK(cuMemGetInfo(&after, &total));
+    EXPECT(after >= before - (4 << 20));
+    /* All of the device's memory can be allocated again. */
+    CHECK(cuMemAlloc(&p, 1 << 20));
+    CHECK(cuMemFree(p));
+    CHECK(cuMemGetInfo(&after, &total));
+    EXPECT(after >= before - (4 << 20));
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -208,8 +249,10 @@ int main(int argc, char **argv)
         busy();
     else if (!strcmp(what, "rounds"))
         rounds();
+    else if (!strcmp(what, "freed"))
+        freed();
     else
-        FAIL("waiting results | idle | busy | rounds");
+        FAIL("waiting results | idle | busy | rounds | freed");
     CHECK(cuCtxSynchronize());
     printf("waiting %s: right\n", what);
     return 0;

@@ -248,6 +248,7 @@ fn forget_contents(process: &Process, ctx: CUcontext) {
     crate::cls::context_destroyed(ctx);
     crate::host_memory::context_destroyed(process, ctx);
     process.objects.remove_of_context(ctx.0);
+    crate::freed::context_destroyed(process, ctx);
     for range in process.ranges.remove_where(|r| r.context == ctx.0 && !r.kind.is_host()) {
         process.reservations.release(range.start, range.len);
     }

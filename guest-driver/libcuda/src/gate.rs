@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use cuda_api::calls::entry::row::vgpuTakeOutput;
 use cuda_api::calls::event::row::{cuEventQuery, cuEventSynchronize};
+use cuda_api::calls::memory::row::cuMemGetInfo_v2;
 use cuda_api::calls::stream::row::{cuStreamQuery, cuStreamSynchronize};
 use cuda_api::guest::{Guest, Reach};
 use cuda_api::host::Access;
@@ -16,6 +17,7 @@ use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED};
 use transport::{CallError, FrameWriter, ReplyData, Ring};
 
 use crate::answers::{self, Question};
+use crate::freed;
 use crate::managed::{variables, watch};
 use crate::order::Use;
 use crate::output;
@@ -210,7 +212,14 @@ impl Lane<'_> {
             watch::called();
             variables::push();
         }
-        let outcome = self.call_alone::<C>(fields, bulk);
+        if freed::any() && C::ID == <cuMemGetInfo_v2 as Call>::ID {
+            freed::flush(self.process, self)?;
+        }
+        let mut outcome = self.call_alone::<C>(fields, bulk);
+        if !bulk && freed::any() && matches!(outcome, Err(CUresult::OUT_OF_MEMORY)) {
+            freed::flush(self.process, self)?;
+            outcome = self.call_alone::<C>(fields, bulk);
+        }
         if const { answers::change(C::ID) } {
             answers::changed();
         }

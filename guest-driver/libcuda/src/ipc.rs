@@ -36,6 +36,7 @@ pub unsafe fn cuIpcGetMemHandle(handle: *mut CUipcHandle, dptr: CUdeviceptr) -> 
             Some(range) if range.kind == RangeKind::Device => {}
             _ => return Err(CUresult::INVALID_VALUE),
         }
+        crate::freed::keep_no_more();
         let token = gate::call::<row::cuIpcGetMemHandle>((dptr,))?;
         // SAFETY: not NULL; room for a handle by CUDA's contract.
         unsafe { handle.write(token) };

@@ -61,6 +61,7 @@ pub mod enumerate;
 pub mod event;
 pub mod export_table;
 pub mod exports;
+pub mod freed;
 pub mod function;
 pub mod gate;
 pub mod graph;

@@ -3,12 +3,12 @@
 
 use cuda_api::calls::memory::row;
 use cuda_api::guest::{finish, not_null};
-use cuda_api::types::CUdeviceptr;
+use cuda_api::types::{CUcontext, CUdeviceptr};
 use cuda_api::{CUresult, CuResult};
 
-use crate::gate;
 use crate::process::{Process, initialised};
 use crate::ranges::{Range, RangeKind};
+use crate::{freed, gate};
 
 /// How often another address is asked for before the allocation fails.
 const CLASHES_MAX: usize = 16;
@@ -22,6 +22,10 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
     }
     let context = crate::context::owner(crate::context::current()?);
     let device = crate::context::device_of(context).map_err(|_| CUresult::CONTEXT_IS_DESTROYED)?;
+    if let Some(at) = freed::again(context, device, len as u64) {
+        insert(process, at, len, context, device);
+        return Ok(at);
+    }
     let mut avoid = Vec::new();
     let mut clashing = Vec::new();
     let outcome = loop {
@@ -47,6 +51,11 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
         }
     }
     let at = outcome?;
+    insert(process, at, len, context, device);
+    Ok(at)
+}
+
+fn insert(process: &Process, at: CUdeviceptr, len: usize, context: CUcontext, device: i32) {
     process.ranges.insert(Range {
         start: at,
         len: len as u64,
@@ -57,7 +66,21 @@ fn allocate(process: &Process, len: usize) -> CuResult<CUdeviceptr> {
         read_only: false,
         owner: 0,
     });
-    Ok(at)
+}
+
+/// The context's work is done, as cuMemFree waits for it, and freed memory of it may be kept.
+fn is_unused(context: u64) -> bool {
+    let settled = gate::with_ring(|process, lane| {
+        if lane.context != context || !crate::waiting::may_know(process) {
+            return Ok(false);
+        }
+        if !lane.context_is_over() {
+            lane.wait_for_context(CUcontext(context))?;
+        }
+        Ok(lane.context_is_over())
+    });
+    // What is wrong, the call itself says.
+    settled.unwrap_or(false)
 }
 
 /// cuMemAlloc.
@@ -116,6 +139,9 @@ pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
         }
         // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
+        if freed::may_keep(&range) && is_unused(range.context) && freed::keep(&range) {
+            return Ok(());
+        }
         // The driver may refuse (during a capture …): then it is allocated as before.
         gate::call::<row::cuMemFree_v2>((dptr,)).inspect_err(|_| process.ranges.restore(range))?;
         // A pool's addresses stay reserved: it gives them out again.

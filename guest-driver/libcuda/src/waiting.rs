@@ -199,7 +199,8 @@ pub fn recorded_in_a_context(event: CUevent) {
     process.objects.events.with_mark(event.0, Mark::recorded);
 }
 
-fn may_know(process: &Process) -> bool {
+/// Nothing forces calls to wait, or to fetch what the device has written.
+pub fn may_know(process: &Process) -> bool {
     !process.strict && !variables::exist() && !capture::any()
 }
 

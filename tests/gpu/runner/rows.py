@@ -91,7 +91,7 @@ def programs():
         _nvcc("kernels", name="nvcc/kernels", flags=["-std=c++17"], shows="atomics, shuffles, cooperative groups, constant memory, device malloc"),
         _nvcc("kernels", name="nvcc/managed", flags=["-std=c++17", "-DMANAGED"], shows="the same with a managed variable"),
         *(_check("waiting " + case, shows="waits for streams, events and contexts, and questions about them") for case in
-          ("results", "busy", "rounds")),
+          ("results", "busy", "rounds", "freed")),
         _python("processes/20-in-a-row", "processes.py", "row", "20", phase=CHEAP, limit=60.0, build=[ONCE]),
         _python("processes/4-at-once", "processes.py", "once", "4", phase=CHEAP, limit=40.0, build=[ONCE]),
         _python("processes/killed", "processes.py", "killed", "3", phase=CHEAP, limit=40.0, build=[ONCE]),

@@ -109,7 +109,7 @@ fn full_launch_queue(place: &Place) -> Result<()> {
 
 /// What is known without asking the worker is right, and is not asked.
 fn waits(place: &Place) -> Result<()> {
-    for line in ["waiting results", "waiting busy"] {
+    for line in ["waiting results", "waiting busy", "waiting freed"] {
         place.check(line)?;
         place.job(line).env("VGPU_STRICT", "1").check()?;
     }
@@ -122,6 +122,8 @@ fn waits(place: &Place) -> Result<()> {
     };
     let asked = replies("waiting idle")?;
     ensure!(asked < 100, "10,000 questions about what is over were asked {asked} times");
+    let asked = replies("waiting freed")?;
+    ensure!(asked < 1000, "2,500 allocations of the same size took {asked} questions");
     // How many words come soon enough depends on what else the machine does; without them it would be one question each, always.
     let start = Instant::now();
     loop {
