@@ -133,8 +133,38 @@ impl Ring {
         write: impl FnOnce(&mut FrameWriter<'_>),
         read: impl FnOnce(u32, &mut ReplyData<'_>) -> R,
     ) -> Result<R, CallError> {
+        self.begin(call, extra_flags, context, ticket, write)?;
+        self.finish(ticket, read)
+    }
+
+    /// The first half of [`Ring::call`]: sends the call. Nothing else may be sent before its reply was taken: that nothing stands behind
+    /// a call with a reply is what the order between rings rests on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::post`].
+    pub fn begin(
+        &mut self,
+        call: u32,
+        extra_flags: u32,
+        context: u32,
+        ticket: u64,
+        write: impl FnOnce(&mut FrameWriter<'_>),
+    ) -> Result<(), CallError> {
         debug_assert!(extra_flags & FRAME_PAD == 0);
-        self.send(FrameFields { call, flags: extra_flags | FRAME_WAIT, context, ticket }, write)?;
+        self.send(FrameFields { call, flags: extra_flags | FRAME_WAIT, context, ticket }, write)
+    }
+
+    /// The second half of [`Ring::call`]: waits for the reply to the call with `ticket`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::call`].
+    pub fn finish<R>(
+        &mut self,
+        ticket: u64,
+        read: impl FnOnce(u32, &mut ReplyData<'_>) -> R,
+    ) -> Result<R, CallError> {
         loop {
             self.wait(WaitFor::Reply(ticket))?;
             let producer = self.producer.as_mut().ok_or(CallError::ForkedChild)?;
