@@ -1,5 +1,7 @@
 //! How a row's frame gets onto the calling thread's ring, and its reply back.
 
+mod begun;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use cuda_api::calls::entry::row::vgpuTakeOutput;
@@ -20,6 +22,8 @@ use crate::order::Use;
 use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
+
+pub use begun::Begun;
 
 /// The way to the host, as the table's stubs see it.
 #[derive(Debug, Clone, Copy)]
