@@ -38,6 +38,7 @@ checks! {
     two_processes
     threads_hand_work_on
     full_launch_queue
+    long_copies
     killed_process
     forks
     foreign_addresses
@@ -102,6 +103,14 @@ fn threads_hand_work_on(place: &Place) -> Result<()> {
 fn full_launch_queue(place: &Place) -> Result<()> {
     place.check("threads write")?;
     place.check("threads host").map(drop)
+}
+
+/// Copies that several threads of the library take part in, of several threads of the program, with forks and captures meanwhile.
+fn long_copies(place: &Place) -> Result<()> {
+    for line in ["copies threads", "copies fork", "copies capture", "copies one"] {
+        place.check(line)?;
+    }
+    place.job("copies threads").env("VGPU_STRICT", "1").check().map(drop)
 }
 
 /// SIGKILL in the midst of a copy and of a kernel, also while a forked child lives on: the worker is gone at once.
