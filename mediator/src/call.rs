@@ -78,6 +78,20 @@ pub trait CallHandler: Send + Sync + 'static {
         reply: &mut Vec<u8>,
     ) -> Result<u32, Malformed>;
 
+    /// Calls of the thread have returned that are not over, although to the guest they are. No frame of another ring with a later
+    /// ticket is carried out, and none of this ring but such as call the same in the same context, until [`CallHandler::settle`] has
+    /// been called.
+    fn is_unsettled(&self, thread: &Self::Thread) -> bool {
+        let _ = thread;
+        false
+    }
+
+    /// Waits until they are over, and answers the CUresult that they have come to.
+    fn settle(&self, thread: &mut Self::Thread) -> u32 {
+        let _ = thread;
+        0
+    }
+
     /// Whether `frame` may be carried out although every frame in `blocked`, posted earlier by other threads, has not
     /// returned yet (the first of each ring may be inside [`CallHandler::call`]). Asked only when `frame` has waited
     /// longer than [`crate::ORDER_ASK_AFTER`]; `true` must be harmless for each of them.

@@ -1,6 +1,6 @@
 //! One ring of the session and the host thread that consumes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -110,6 +110,8 @@ pub(super) struct Ring {
     inside: Inside,
     /// The posted frame that is in its call, for those who ask whether they may overtake it.
     in_call: Mutex<FrameCopy>,
+    /// Ticket of the first posted call that has returned and is not over (see [`CallHandler::is_unsettled`]), or 0.
+    unsettled: AtomicU64,
     /// The session's other rings. Locked for a look at them and for changes to the list, never longer.
     peers: Mutex<Vec<Arc<Ring>>>,
 }
@@ -133,6 +135,7 @@ impl Ring {
             draining: AtomicBool::new(false),
             inside: Inside::default(),
             in_call: Mutex::default(),
+            unsettled: AtomicU64::new(0),
             peers: Mutex::default(),
         };
         (Arc::new(ring), consumer)
@@ -148,6 +151,11 @@ impl Ring {
 
     pub(super) fn in_call(&self) -> MutexGuard<'_, FrameCopy> {
         self.in_call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ticket of the first posted call that has returned and is not over.
+    pub(super) fn unsettled(&self) -> Option<u64> {
+        Some(self.unsettled.load(Ordering::Acquire)).filter(|ticket| *ticket != 0)
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
@@ -206,6 +214,7 @@ impl Ring {
             reply: Vec::new(),
             spin: state.spin.longest,
             sticky: 0,
+            unsettled: None,
         };
         let mut buffer = FrameBuffer::new();
         loop {
@@ -218,6 +227,8 @@ impl Ring {
                         frame.is_bulk(),
                     );
                 }
+                // Before anybody has to wait for it, and before this thread is in no hurry.
+                Ok(None) if worker.unsettled.is_some() => worker.settle(),
                 Ok(None) if self.draining.load(Ordering::SeqCst) => break,
                 Ok(None) => worker.idle(),
                 Err(error) => state.malformed(self.index, &error),
@@ -239,10 +250,15 @@ struct RingWorker<'a, H: CallHandler> {
     spin: Duration,
     /// What was told last.
     sticky: u32,
+    /// Call and context of what has returned and is not over.
+    unsettled: Option<(u32, u32)>,
 }
 
 impl<H: CallHandler> RingWorker<'_, H> {
     fn serve(&mut self, frame: Frame<'_>, waits: bool, is_bulk: bool) {
+        if self.unsettled.is_some_and(|unsettled| unsettled != (frame.call, frame.context)) {
+            self.settle();
+        }
         if !waits {
             let mut copy = self.ring.in_call();
             copy.args.clear();
@@ -255,15 +271,22 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.wake_if(wake);
         // A guest that lies about it has its own calls carried out in another order.
         if frame.flags & FRAME_UNORDERED == 0 {
-            self.turn.wait(self.ring, self.state, frame, self.counters);
+            let (ring, state, counters) = (self.ring, self.state, self.counters);
+            let mut turn = std::mem::take(&mut self.turn);
+            // What it waits for may in turn be waiting for what is unsettled here.
+            turn.wait(ring, state, frame, counters, || self.settle());
+            self.turn = turn;
         }
         self.state.gate.enter(&self.ring.inside);
         self.reply.clear();
         let staging = self.ring.staging();
-        let result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
+        let mut result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
             Ok(result) => result,
             Err(malformed) => self.state.malformed(self.ring.index, &malformed),
         };
+        if self.state.handler.is_unsettled(&self.thread) {
+            result = self.note_unsettled(frame, waits, result);
+        }
         self.consumer.issued();
         count(&self.counters.calls);
         self.publish_sticky();
@@ -277,13 +300,42 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 Err(error) => die(exit::EXECUTOR, &format!("call {}: {error}", frame.call)),
             }
         } else if result != 0 {
-            self.post_error(frame, result);
+            self.post_error(frame.call, result);
         }
         if is_bulk {
             let wake = self.consumer.bulk_finished();
             self.wake_if(wake);
         }
         // Last: whoever stops the session must not see guest memory change after this.
+        self.ring.inside.leave();
+    }
+
+    /// A call has returned and is not over. A guest that waits is answered when it is; otherwise whoever comes later in another ring
+    /// finds out before it finds the call returned.
+    fn note_unsettled(&mut self, frame: Frame<'_>, waits: bool, result: u32) -> u32 {
+        if waits {
+            let settled = self.state.handler.settle(&mut self.thread);
+            self.unsettled = None;
+            self.ring.unsettled.store(0, Ordering::Release);
+            return if result == 0 { settled } else { result };
+        }
+        if self.unsettled.is_none() {
+            self.unsettled = Some((frame.call, frame.context));
+            self.ring.unsettled.store(frame.ticket, Ordering::Release);
+        }
+        result
+    }
+
+    /// Waits for what is not over; an error of it is that of a posted call.
+    fn settle(&mut self) {
+        let Some((call, _)) = self.unsettled.take() else { return };
+        self.state.gate.enter(&self.ring.inside);
+        let result = self.state.handler.settle(&mut self.thread);
+        self.ring.unsettled.store(0, Ordering::Release);
+        self.publish_sticky();
+        if result != 0 {
+            self.post_error(call, result);
+        }
         self.ring.inside.leave();
     }
 
@@ -302,7 +354,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         }
     }
 
-    fn post_error(&mut self, frame: Frame<'_>, result: u32) {
+    fn post_error(&mut self, call: u32, result: u32) {
         self.state.page.count_posted_error();
         count(&self.counters.posted_errors);
         let logged = self.state.logged_errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |logged| {
@@ -310,10 +362,10 @@ impl<H: CallHandler> RingWorker<'_, H> {
         });
         match logged.map(|logged| logged.saturating_add(1)) {
             Ok(LOGGED_ERRORS_MAX) => log::error!("posted calls fail too often to log each of them"),
-            Ok(_) => log::error!("ring {}: posted call {} failed with {result}", self.ring.index, frame.call),
+            Ok(_) => log::error!("ring {}: posted call {call} failed with {result}", self.ring.index),
             Err(_) => {}
         }
-        self.consumer.post_error(result, frame.call);
+        self.consumer.post_error(result, call);
     }
 
     /// Polls the empty ring for a while, then sleeps until somebody saw frames in it.

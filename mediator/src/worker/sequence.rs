@@ -32,19 +32,21 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Returns when `frame` may be carried out.
+    /// Returns when `frame` may be carried out. If it has to wait, `before` is called first.
     pub(super) fn wait<H: CallHandler>(
         &mut self,
         ring: &Ring,
         state: &State<H>,
         frame: Frame<'_>,
         counters: &RingCounters,
+        before: impl FnOnce(),
     ) {
         let Some(mut blocking) = ring.blocked(frame.ticket) else {
             self.overtaken = None;
             return;
         };
         count(&counters.order_waits);
+        before();
         let start = Instant::now();
         let mut ask_at = ORDER_ASK_AFTER;
         if self.overtaken.is_some() && self.overtaken == in_call(&blocking) {
@@ -98,11 +100,19 @@ impl Ring {
     /// may be between publishing and kicking.
     fn blocked(&self, ticket: u64) -> Option<Blocking> {
         let peers = self.peers();
-        let (ring, blocking) = peers.iter().find_map(|ring| Some((ring, ring.view().blocks(ticket)?)))?;
+        let (ring, blocking) = peers.iter().find_map(|ring| Some((ring, ring.blocks(ticket)?)))?;
         if let Blocking::Queued(_) = blocking {
             ring.unpark_parked();
         }
         Some(blocking)
+    }
+
+    /// What in this ring holds back a later ticket of another.
+    fn blocks(&self, ticket: u64) -> Option<Blocking> {
+        // What is unsettled is looked for second: it is said before the call is said to have returned.
+        self.view()
+            .blocks(ticket)
+            .or_else(|| self.unsettled().filter(|unsettled| *unsettled < ticket).map(Blocking::InCall))
     }
 
     /// Every posted frame of another ring that holds back `ticket`. None: it cannot be said.
@@ -110,9 +120,10 @@ impl Ring {
         let peers: Vec<Arc<Ring>> = self.peers().clone();
         let mut frames = Vec::new();
         for ring in &peers {
-            if let Some(Blocking::InCall(in_call)) = ring.view().blocks(ticket) {
+            if let Some(Blocking::InCall(in_call)) = ring.blocks(ticket) {
                 let copy = ring.in_call().clone();
-                if copy.ticket != in_call {
+                // Unsettled calls are of one kind: the last of them stands for all.
+                if copy.ticket != in_call && ring.unsettled() != Some(in_call) {
                     return None;
                 }
                 frames.push(copy);

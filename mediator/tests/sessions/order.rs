@@ -15,6 +15,9 @@ pub const TESTS: &[(&str, fn())] = &[
     ("unordered_calls_do_not_wait_for_their_turn", unordered_calls_do_not_wait_for_their_turn),
     ("a_blocked_posted_call_is_overtaken", a_blocked_posted_call_is_overtaken),
     ("what_may_not_overtake_waits", what_may_not_overtake_waits),
+    ("what_is_not_over_is_before_all_that_is_later", what_is_not_over_is_before_all_that_is_later),
+    ("what_is_not_over_is_overtaken", what_is_not_over_is_overtaken),
+    ("what_is_not_over_can_fail", what_is_not_over_can_fail),
 ];
 
 fn earlier_posted_calls_go_first() {
@@ -131,4 +134,52 @@ fn what_may_not_overtake_waits() {
     assert_eq!(vm.totals().calls, 0, "nothing has returned");
     three.call(call::OPEN_GATE, &[]);
     assert_eq!(three.numbers(call::READ_LOG, &[]), [blocked, held]);
+}
+
+/// Calls that have returned and are not over, of two rings in turn: everything comes in the order of the tickets, and nobody waits for
+/// ever for another that waits for him.
+fn what_is_not_over_is_before_all_that_is_later() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let ms = 2u64.to_le_bytes();
+    let mut expected = Vec::new();
+    for round in 0..60 {
+        expected.push(one.post(call::BEGIN, &ms));
+        if round % 2 == 0 {
+            expected.push(one.post(call::BEGIN, &ms));
+        }
+        expected.push(two.post(if round % 3 == 0 { call::RECORD } else { call::BEGIN }, &ms));
+        if round % 5 == 0 {
+            expected.push(one.post(call::RECORD, &[]));
+        }
+        if round % 7 == 0 {
+            let ticket = two.push(call::BEGIN, FRAME_WAIT, &ms).expect("live");
+            two.reply(ticket).expect("live");
+            expected.push(ticket);
+        }
+    }
+    assert_eq!(one.numbers(call::READ_LOG, &[]), expected);
+    assert_eq!(vm.totals().overtakes, 0);
+}
+
+fn what_is_not_over_is_overtaken() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let begun = [0; 3].map(|_| one.post(call::BEGIN, &0u64.to_le_bytes()));
+    two.call(call::OPEN_GATE, &[]);
+    assert_eq!(one.numbers(call::READ_LOG, &[]), begun);
+}
+
+fn what_is_not_over_can_fail() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let mut one = guest.ring(0);
+    let waited = one.try_call(call::BEGIN_IN_VAIN, &7u64.to_le_bytes()).expect("live");
+    assert_eq!(waited.0, 7);
+    one.post(call::BEGIN_IN_VAIN, &8u64.to_le_bytes());
+    one.call(call::ECHO, &[]);
+    assert_eq!(one.producer.take_async_error(), Some((8, call::BEGIN_IN_VAIN)));
+    assert_eq!(vm.totals().posted_errors, 1);
 }
