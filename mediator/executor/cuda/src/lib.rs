@@ -49,6 +49,7 @@
 )]
 
 mod attributes;
+mod bounce;
 mod calls;
 mod context;
 mod dl;

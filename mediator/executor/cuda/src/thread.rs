@@ -1,4 +1,5 @@
-//! What belongs to a ring's host thread: the context that is current in it, and its staging buffer's registration.
+//! What belongs to a ring's host thread: the context that is current in it, its staging buffer's registration, and the copies that it
+//! has begun and not waited for.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -7,11 +8,14 @@ use cuda_api::CuResult;
 use cuda_api::host::StagingView;
 use cuda_api::types::CUresult;
 
+use crate::bounce::Bounce;
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
 
 /// CU_STREAM_CAPTURE_MODE_RELAXED.
 const CAPTURE_RELAXED: u32 = 2;
+/// The driver's own default stream.
+const STREAM_LEGACY: Raw = 0;
 /// CU_MEMHOSTREGISTER_PORTABLE.
 const REGISTER_PORTABLE: u32 = 1;
 
@@ -31,6 +35,10 @@ pub struct Thread {
     pinned: Option<Pinned>,
     /// Registering failed: copies go through the driver's own staging.
     pageable: bool,
+    /// Through which short copies go.
+    bounce: Bounce,
+    /// Copies in the legacy default stream of the current context have been begun and not been waited for.
+    unsettled: bool,
 }
 
 // SAFETY: of what is in it, only the staging buffer's address keeps it from being Send; it is used under `StagingView`'s
@@ -45,7 +53,16 @@ impl Thread {
         if let Err(error) = unsafe { driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) } {
             log::warn!("a ring's thread keeps the GLOBAL capture mode: {error}");
         }
-        Thread { driver, context: None, bound: 0, staging: None, pinned: None, pageable: false }
+        Thread {
+            driver,
+            context: None,
+            bound: 0,
+            staging: None,
+            pinned: None,
+            pageable: false,
+            bounce: Bounce::default(),
+            unsettled: false,
+        }
     }
 
     /// The current context.
@@ -87,6 +104,48 @@ impl Thread {
         Ok(())
     }
 
+    /// Pinned memory for a copy of `len` bytes, as [`Bounce::take`] has it; what is under way is waited for where there is no other room.
+    pub(crate) fn bounce(&mut self, len: usize) -> CuResult<Option<*mut u8>> {
+        // What is registered in a green context belongs to its primary one.
+        let context = self.owner()?.clone();
+        if let Some(at) = self.bounce.take(self.driver, &context, len) {
+            return Ok(Some(at));
+        }
+        if !self.bounce.is_used() {
+            return Ok(None);
+        }
+        self.settle()?;
+        Ok(self.bounce.take(self.driver, &context, len))
+    }
+
+    /// A copy was begun in the legacy default stream, from memory of [`Thread::bounce`], and is not waited for.
+    pub(crate) fn begun(&mut self) {
+        self.unsettled = true;
+    }
+
+    /// A copy from or to memory of [`Thread::bounce`] is over, and so are all before it.
+    pub(crate) fn over(&mut self) {
+        self.unsettled = false;
+        self.bounce.settled();
+    }
+
+    /// See [`cuda_api::host::Executor::is_unsettled`].
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// Waits for the copies that were begun.
+    pub(crate) fn settle(&mut self) -> CuResult<()> {
+        if !self.unsettled {
+            self.bounce.settled();
+            return Ok(());
+        }
+        let outcome = self.driver.cuStreamSynchronize(STREAM_LEGACY);
+        // Whatever the answer: a context that is gone and a device that is lost copy nothing any more.
+        self.over();
+        outcome
+    }
+
     /// `len` bytes of staging, registered with the driver where it lets us.
     pub(crate) fn staging(&mut self, offset: u64, len: u64) -> CuResult<*mut u8> {
         let view = self.staging.ok_or(CUresult::INVALID_VALUE)?;
@@ -119,6 +178,8 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
+        // An error was this session's, which nobody asks any more.
+        let _ = self.settle();
         if let Some(pinned) = self.pinned.take()
             && self.driver.sticky() == 0
         {

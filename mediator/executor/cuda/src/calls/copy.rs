@@ -7,6 +7,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cuda_api::CuResult;
 use cuda_api::calls::copy::Host;
@@ -64,7 +65,34 @@ pub(crate) fn place(
     }
 }
 
+/// What a copy to memory of [`Thread::bounce`] has brought, if it was carried out.
+fn taken_out(thread: &mut Thread, bounce: *mut u8, len: usize, copied: CuResult<()>) -> CuResult<Filled> {
+    thread.over();
+    copied?;
+    // SAFETY: `len` bytes of the thread's own, which the device has written and nobody writes any more.
+    Ok(unsafe { std::slice::from_raw_parts(bounce.cast_const(), len) }.to_vec())
+}
+
 impl Cuda {
+    /// Begins a copy of a frame's bytes in the legacy default stream: to the guest it is over when it was issued, and the worker sees to
+    /// it that nothing but more of the kind comes before it really is ([`cuda_api::host::Executor::is_unsettled`]). Waiting for each by
+    /// itself takes three times as long. False: it has to be made the ordinary way.
+    fn copy_in_unsettled(&self, thread: &mut Thread, dst: CUdeviceptr, bytes: &[u8]) -> CuResult<bool> {
+        // What a capture in a stream that waits for the default one answers is the driver's own affair. With several devices a copy
+        // without a stream is in turn with all of them.
+        if !self.has_one_device() || self.captures.load(Ordering::Relaxed) != 0 {
+            return Ok(false);
+        }
+        let Some(bounce) = thread.bounce(bytes.len())? else { return Ok(false) };
+        // SAFETY: room for all of them that is this copy's until it was waited for; the destination is this session's (checked).
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), bounce, bytes.len());
+            self.driver.cuMemcpyHtoDAsync_v2(dst, bounce.cast_const().cast(), bytes.len(), 0)
+        }?;
+        thread.begun();
+        Ok(true)
+    }
+
     /// The address lies in registered host memory.
     fn registered(&self, address: u64) -> CuResult<()> {
         if self.memory.is_host(address) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
@@ -120,6 +148,11 @@ impl Host for Cuda {
         bytes: Bulk<'_>,
     ) -> CuResult<()> {
         let (from, _) = source(self, thread, &bytes, len as u64)?;
+        if let Bulk::Inline(bytes) = bytes
+            && self.copy_in_unsettled(thread, dst, bytes)?
+        {
+            return Ok(());
+        }
         // SAFETY: `len` bytes that stay while the call runs; the destination is this session's (checked).
         unsafe { self.driver.cuMemcpyHtoD_v2(dst, from, len) }
     }
@@ -131,6 +164,14 @@ impl Host for Cuda {
         len: usize,
         to: Fill,
     ) -> CuResult<Filled> {
+        if let Fill::Inline { len: room } = to
+            && room == len as u64
+            && let Some(bounce) = thread.bounce(len)?
+        {
+            // SAFETY: room for `len` bytes that is this copy's; the source is this session's (checked).
+            let copied = unsafe { self.driver.cuMemcpyDtoH_v2(bounce.cast(), src, len) };
+            return taken_out(thread, bounce, len, copied);
+        }
         let mut reply = Vec::new();
         let (to, _) = place(self, thread, &mut reply, to, len as u64)?;
         // SAFETY: room for `len` bytes that stays while the call runs; the source is this session's (checked).
@@ -179,9 +220,18 @@ impl Host for Cuda {
         stream: CUstream,
     ) -> CuResult<Filled> {
         let stream = self.stream(stream)?;
+        self.not_capturing(stream.raw)?;
+        if let Fill::Inline { len: room } = to
+            && room == len as u64
+            && let Some(bounce) = thread.bounce(len)?
+        {
+            // SAFETY: room for `len` bytes that is this copy's until it was waited for; the source is this session's (checked).
+            let copied = unsafe { self.driver.cuMemcpyDtoHAsync_v2(bounce.cast(), src, len, stream.raw) };
+            let copied = copied.and_then(|()| self.driver.cuStreamSynchronize(stream.raw).map(|_| ()));
+            return taken_out(thread, bounce, len, copied);
+        }
         let mut reply = Vec::new();
         let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
-        self.not_capturing(stream.raw)?;
         // SAFETY: room for `len` bytes: pageable, which the driver has written when it returns, or in staging, which stays
         // mapped and is waited for below. The source is this session's (checked).
         unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, stream.raw) }?;
