@@ -90,13 +90,20 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
         false
     }
 
-    /// Waits until what the thread's calls have begun is over.
+    /// Waits until some of what the thread's calls have begun is over, the earliest first.
     ///
     /// # Errors
-    /// What one of them has come to.
+    /// What that has come to; it is over all the same.
     fn settle(&self, thread: &mut Self::Thread) -> CuResult<()> {
         let _ = thread;
         Ok(())
+    }
+
+    /// Transfers between staging and the device that calls of the thread have begun so far, and how many of them are over, in order. The
+    /// guest gets its parts of staging back accordingly.
+    fn transfers(&self, thread: &Self::Thread) -> (u64, u64) {
+        let _ = thread;
+        (0, 0)
     }
 
     /// The CUresult that every call answers from now on, or 0.

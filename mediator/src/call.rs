@@ -80,16 +80,23 @@ pub trait CallHandler: Send + Sync + 'static {
 
     /// Calls of the thread have returned that are not over, although to the guest they are. No frame of another ring with a later
     /// ticket is carried out, and none of this ring but such as call the same in the same context, until [`CallHandler::settle`] has
-    /// been called.
+    /// been called for all of them.
     fn is_unsettled(&self, thread: &Self::Thread) -> bool {
         let _ = thread;
         false
     }
 
-    /// Waits until they are over, and answers the CUresult that they have come to.
+    /// Waits until some of them are over, the earliest first, and answers the CUresult that those have come to.
     fn settle(&self, thread: &mut Self::Thread) -> u32 {
         let _ = thread;
         0
+    }
+
+    /// Uses of the staging buffer that calls of the thread have begun so far, and how many of them are over, in order. A bulk frame is
+    /// finished when all that had begun at its return are over.
+    fn transfers(&self, thread: &Self::Thread) -> (u64, u64) {
+        let _ = thread;
+        (0, 0)
     }
 
     /// Whether `frame` may be carried out although every frame in `blocked`, posted earlier by other threads, has not

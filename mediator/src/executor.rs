@@ -58,6 +58,10 @@ where
         self.0.settle(thread).err().map_or(0, |error| error.0)
     }
 
+    fn transfers(&self, thread: &E::Thread) -> (u64, u64) {
+        self.0.transfers(thread)
+    }
+
     fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool {
         let blocked: Vec<(u32, &[u8])> = blocked.iter().map(|f| (f.call, f.args)).collect();
         self.0.may_overtake(frame.call, frame.args, &blocked)
@@ -142,6 +146,14 @@ impl CallHandler for Either {
             (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.settle(thread),
             (Self::Soft(driven), EitherThread::Soft(thread)) => driven.settle(thread),
             _ => 0,
+        }
+    }
+
+    fn transfers(&self, thread: &EitherThread) -> (u64, u64) {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.transfers(thread),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.transfers(thread),
+            _ => (0, 0),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One ring of the session and the host thread that consumes it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -21,6 +22,9 @@ use crate::{CallHandler, Frame, StagingMemory};
 
 /// Failed posted calls that a worker logs before it only counts them: the guest chooses how many there are.
 const LOGGED_ERRORS_MAX: u32 = 100;
+
+/// Bulk frames that have returned and are not finished, at most: a guest could send others for as long as it likes.
+const UNFINISHED_MAX: usize = 64;
 
 /// Polling goes on this long without giving the processor away.
 const SPIN_HARD: Duration = Duration::from_micros(10);
@@ -112,6 +116,8 @@ pub(super) struct Ring {
     in_call: Mutex<FrameCopy>,
     /// Ticket of the first posted call that has returned and is not over (see [`CallHandler::is_unsettled`]), or 0.
     unsettled: AtomicU64,
+    /// That call, for the same.
+    unsettled_call: Mutex<FrameCopy>,
     /// The session's other rings. Locked for a look at them and for changes to the list, never longer.
     peers: Mutex<Vec<Arc<Ring>>>,
 }
@@ -136,6 +142,7 @@ impl Ring {
             inside: Inside::default(),
             in_call: Mutex::default(),
             unsettled: AtomicU64::new(0),
+            unsettled_call: Mutex::default(),
             peers: Mutex::default(),
         };
         (Arc::new(ring), consumer)
@@ -156,6 +163,10 @@ impl Ring {
     /// Ticket of the first posted call that has returned and is not over.
     pub(super) fn unsettled(&self) -> Option<u64> {
         Some(self.unsettled.load(Ordering::Acquire)).filter(|ticket| *ticket != 0)
+    }
+
+    pub(super) fn unsettled_call(&self) -> MutexGuard<'_, FrameCopy> {
+        self.unsettled_call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
@@ -215,6 +226,7 @@ impl Ring {
             spin: state.spin.longest,
             sticky: 0,
             unsettled: None,
+            unfinished: VecDeque::new(),
         };
         let mut buffer = FrameBuffer::new();
         loop {
@@ -228,7 +240,7 @@ impl Ring {
                     );
                 }
                 // Before anybody has to wait for it, and before this thread is in no hurry.
-                Ok(None) if worker.unsettled.is_some() => worker.settle(),
+                Ok(None) if worker.unsettled.is_some() => worker.settle_some(),
                 Ok(None) if self.draining.load(Ordering::SeqCst) => break,
                 Ok(None) => worker.idle(),
                 Err(error) => state.malformed(self.index, &error),
@@ -252,13 +264,12 @@ struct RingWorker<'a, H: CallHandler> {
     sticky: u32,
     /// Call and context of what has returned and is not over.
     unsettled: Option<(u32, u32)>,
+    /// For each bulk frame that has returned and is not finished, the uses of staging that had begun by then.
+    unfinished: VecDeque<u64>,
 }
 
 impl<H: CallHandler> RingWorker<'_, H> {
     fn serve(&mut self, frame: Frame<'_>, waits: bool, is_bulk: bool) {
-        if self.unsettled.is_some_and(|unsettled| unsettled != (frame.call, frame.context)) {
-            self.settle();
-        }
         if !waits {
             let mut copy = self.ring.in_call();
             copy.args.clear();
@@ -269,6 +280,11 @@ impl<H: CallHandler> RingWorker<'_, H> {
         // The frame was copied out, its space can go back.
         let wake = self.consumer.release();
         self.wake_if(wake);
+        if self.unsettled.is_some_and(|unsettled| unsettled != (frame.call, frame.context))
+            || self.unfinished.len() >= UNFINISHED_MAX
+        {
+            self.settle();
+        }
         // A guest that lies about it has its own calls carried out in another order.
         if frame.flags & FRAME_UNORDERED == 0 {
             let (ring, state, counters) = (self.ring, self.state, self.counters);
@@ -303,9 +319,9 @@ impl<H: CallHandler> RingWorker<'_, H> {
             self.post_error(frame.call, result);
         }
         if is_bulk {
-            let wake = self.consumer.bulk_finished();
-            self.wake_if(wake);
+            self.unfinished.push_back(self.state.handler.transfers(&self.thread).0);
         }
+        self.finish_bulk();
         // Last: whoever stops the session must not see guest memory change after this.
         self.ring.inside.leave();
     }
@@ -314,29 +330,71 @@ impl<H: CallHandler> RingWorker<'_, H> {
     /// finds out before it finds the call returned.
     fn note_unsettled(&mut self, frame: Frame<'_>, waits: bool, result: u32) -> u32 {
         if waits {
-            let settled = self.state.handler.settle(&mut self.thread);
-            self.unsettled = None;
-            self.ring.unsettled.store(0, Ordering::Release);
+            let settled = self.settle_all();
             return if result == 0 { settled } else { result };
         }
         if self.unsettled.is_none() {
             self.unsettled = Some((frame.call, frame.context));
+            self.ring.unsettled_call().clone_from(&self.ring.in_call());
             self.ring.unsettled.store(frame.ticket, Ordering::Release);
         }
         result
     }
 
-    /// Waits for what is not over; an error of it is that of a posted call.
-    fn settle(&mut self) {
-        let Some((call, _)) = self.unsettled.take() else { return };
-        self.state.gate.enter(&self.ring.inside);
-        let result = self.state.handler.settle(&mut self.thread);
+    /// Waits for all that is not over and answers the first error of it.
+    fn settle_all(&mut self) -> u32 {
+        let mut first = 0;
+        while self.state.handler.is_unsettled(&self.thread) {
+            let result = self.state.handler.settle(&mut self.thread);
+            first = if first == 0 { result } else { first };
+            self.finish_bulk();
+        }
+        self.settled();
+        first
+    }
+
+    fn settled(&mut self) {
+        self.unsettled = None;
         self.ring.unsettled.store(0, Ordering::Release);
-        self.publish_sticky();
-        if result != 0 {
-            self.post_error(call, result);
+    }
+
+    /// Waits for all that is not over.
+    fn settle(&mut self) {
+        while self.unsettled.is_some() {
+            self.settle_some();
+        }
+    }
+
+    /// Waits for the earliest of it; an error is that of a posted call.
+    fn settle_some(&mut self) {
+        let Some((call, _)) = self.unsettled else { return };
+        self.state.gate.enter(&self.ring.inside);
+        if self.state.handler.is_unsettled(&self.thread) {
+            let result = self.state.handler.settle(&mut self.thread);
+            self.publish_sticky();
+            // Before the guest can find the frame finished.
+            if result != 0 {
+                self.post_error(call, result);
+            }
+            self.finish_bulk();
+        }
+        if !self.state.handler.is_unsettled(&self.thread) {
+            self.settled();
         }
         self.ring.inside.leave();
+    }
+
+    /// Says of bulk frames that they are finished, as far as they are.
+    fn finish_bulk(&mut self) {
+        if self.unfinished.is_empty() {
+            return;
+        }
+        let over = self.state.handler.transfers(&self.thread).1;
+        while self.unfinished.front().is_some_and(|begun| *begun <= over) {
+            self.unfinished.pop_front();
+            let wake = self.consumer.bulk_finished();
+            self.wake_if(wake);
+        }
     }
 
     fn wake_if(&self, wake: bool) {

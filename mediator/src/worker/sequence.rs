@@ -120,10 +120,17 @@ impl Ring {
         let peers: Vec<Arc<Ring>> = self.peers().clone();
         let mut frames = Vec::new();
         for ring in &peers {
-            if let Some(Blocking::InCall(in_call)) = ring.blocks(ticket) {
+            if let Some(unsettled) = ring.unsettled().filter(|unsettled| *unsettled < ticket) {
+                // Such calls are of one kind, and have been issued: the first of them stands for all.
+                let copy = ring.unsettled_call().clone();
+                if copy.ticket != unsettled {
+                    return None;
+                }
+                frames.push(copy);
+            }
+            if let Some(Blocking::InCall(in_call)) = ring.view().blocks(ticket) {
                 let copy = ring.in_call().clone();
-                // Unsettled calls are of one kind: the last of them stands for all.
-                if copy.ticket != in_call && ring.unsettled() != Some(in_call) {
+                if copy.ticket != in_call {
                     return None;
                 }
                 frames.push(copy);

@@ -131,6 +131,8 @@ pub struct EchoThread {
     ring: u32,
     /// Tickets of what has begun, and for how long that takes.
     begun: Vec<u64>,
+    /// How many are over.
+    over: u64,
     pause: Duration,
     comes_to: u32,
 }
@@ -148,7 +150,7 @@ impl CallHandler for EchoHandler {
     type Thread = EchoThread;
 
     fn ring_thread(&self, ring: u32) -> EchoThread {
-        EchoThread { ring, begun: Vec::new(), pause: Duration::ZERO, comes_to: 0 }
+        EchoThread { ring, begun: Vec::new(), over: 0, pause: Duration::ZERO, comes_to: 0 }
     }
 
     fn is_unsettled(&self, thread: &EchoThread) -> bool {
@@ -160,8 +162,13 @@ impl CallHandler for EchoHandler {
             self.wait_for_gate();
         }
         std::thread::sleep(thread.pause);
-        self.log.lock().unwrap().append(&mut thread.begun);
+        self.log.lock().unwrap().push(thread.begun.remove(0));
+        thread.over += 1;
         std::mem::take(&mut thread.comes_to)
+    }
+
+    fn transfers(&self, thread: &EchoThread) -> (u64, u64) {
+        (thread.over + thread.begun.len() as u64, thread.over)
     }
 
     fn call(

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mediator::WakeKind;
-use pci_layout::ring::{FRAME_UNORDERED, FRAME_WAIT};
+use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED, FRAME_WAIT};
+use vgpu_ring::WaitFor;
 
 use crate::echo::call;
 use crate::guest::{Guest, start_vm};
@@ -18,6 +19,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("what_is_not_over_is_before_all_that_is_later", what_is_not_over_is_before_all_that_is_later),
     ("what_is_not_over_is_overtaken", what_is_not_over_is_overtaken),
     ("what_is_not_over_can_fail", what_is_not_over_can_fail),
+    ("bulk_frames_are_finished_when_they_are_over", bulk_frames_are_finished_when_they_are_over),
 ];
 
 fn earlier_posted_calls_go_first() {
@@ -182,4 +184,26 @@ fn what_is_not_over_can_fail() {
     one.call(call::ECHO, &[]);
     assert_eq!(one.producer.take_async_error(), Some((8, call::BEGIN_IN_VAIN)));
     assert_eq!(vm.totals().posted_errors, 1);
+}
+
+fn bulk_frames_are_finished_when_they_are_over() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    for _ in 0..3 {
+        one.push(call::BEGIN, FRAME_BULK, &0u64.to_le_bytes()).expect("live");
+    }
+    // More than the worker keeps in mind, none of which is over.
+    for _ in 0..200 {
+        one.push(call::BEGIN, FRAME_BULK, &0u64.to_le_bytes()).expect("live");
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(one.producer.bulk_done(), 0, "nothing is over");
+    two.call(call::OPEN_GATE, &[]);
+    one.wait_for(WaitFor::Bulk(203)).expect("live");
+    let last = one.push(call::BEGIN, FRAME_BULK | FRAME_WAIT, &1u64.to_le_bytes()).expect("live");
+    one.reply(last).expect("live");
+    one.wait_for(WaitFor::Bulk(204)).expect("live");
+    assert_eq!(one.numbers(call::READ_LOG, &[]).len(), 204);
+    assert_eq!(vm.totals().posted_errors, 0);
 }
