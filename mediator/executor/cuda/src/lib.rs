@@ -54,6 +54,7 @@ mod calls;
 mod context;
 mod dl;
 mod driver;
+mod flights;
 mod graph_params;
 mod graphs;
 mod host_functions;

@@ -332,6 +332,10 @@ impl Executor for Cuda {
         thread.settle()
     }
 
+    fn transfers(&self, thread: &Thread) -> (u64, u64) {
+        thread.transfers()
+    }
+
     fn sticky(&self) -> u32 {
         self.driver.sticky()
     }

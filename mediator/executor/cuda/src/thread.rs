@@ -11,11 +11,12 @@ use cuda_api::types::CUresult;
 use crate::bounce::Bounce;
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
+use crate::flights::Flights;
 
 /// CU_STREAM_CAPTURE_MODE_RELAXED.
 const CAPTURE_RELAXED: u32 = 2;
 /// The driver's own default stream.
-const STREAM_LEGACY: Raw = 0;
+pub(crate) const STREAM_LEGACY: Raw = 0;
 /// CU_MEMHOSTREGISTER_PORTABLE.
 const REGISTER_PORTABLE: u32 = 1;
 
@@ -39,6 +40,8 @@ pub struct Thread {
     bounce: Bounce,
     /// Copies in the legacy default stream of the current context have been begun and not been waited for.
     unsettled: bool,
+    /// What goes through staging.
+    flights: Flights,
 }
 
 // SAFETY: of what is in it, only the staging buffer's address keeps it from being Send; it is used under `StagingView`'s
@@ -62,6 +65,7 @@ impl Thread {
             pageable: false,
             bounce: Bounce::default(),
             unsettled: false,
+            flights: Flights::default(),
         }
     }
 
@@ -114,7 +118,7 @@ impl Thread {
         if !self.bounce.is_used() {
             return Ok(None);
         }
-        self.settle()?;
+        self.settle_bounced()?;
         Ok(self.bounce.take(self.driver, &context, len))
     }
 
@@ -131,11 +135,27 @@ impl Thread {
 
     /// See [`cuda_api::host::Executor::is_unsettled`].
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.unsettled
+        self.unsettled || self.flights.any()
     }
 
-    /// Waits for the copies that were begun.
+    /// A copy from or to staging was issued in a stream, and need not be waited for before the call returns.
+    pub(crate) fn transferring(&mut self, stream: Raw) -> CuResult<()> {
+        let context = self.context()?.clone();
+        self.flights.begin(self.driver, &context, stream)
+    }
+
+    /// See [`cuda_api::host::Executor::transfers`].
+    pub(crate) fn transfers(&self) -> (u64, u64) {
+        self.flights.counts()
+    }
+
+    /// Waits for the earliest transfer, or else for the short copies that were begun.
     pub(crate) fn settle(&mut self) -> CuResult<()> {
+        if self.flights.any() { self.flights.land(self.driver) } else { self.settle_bounced() }
+    }
+
+    /// Waits for the short copies that were begun.
+    fn settle_bounced(&mut self) -> CuResult<()> {
         if !self.unsettled {
             self.bounce.settled();
             return Ok(());
@@ -179,7 +199,9 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         // An error was this session's, which nobody asks any more.
-        let _ = self.settle();
+        while self.is_unsettled() {
+            let _ = self.settle();
+        }
         if let Some(pinned) = self.pinned.take()
             && self.driver.sticky() == 0
         {

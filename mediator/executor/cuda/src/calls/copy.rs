@@ -1,9 +1,9 @@
 //! Copies and fills.
 //!
 //! The guest's bytes come in the frame (a private copy, pageable for the driver, which takes them before it returns: "API
-//! synchronization behavior" of the CUDA Driver API) or lie in staging. Staging is registered, so its copies are DMA, and
-//! waited for: the buffer is the guest's again when the call has returned. Neither can be part of a capture, whose
-//! replays would read memory that is long gone.
+//! synchronization behavior" of the CUDA Driver API) or lie in staging. Staging is registered, so its copies are DMA; the buffer is the
+//! guest's again when they have been waited for, which is when the next ones are under way ([`crate::flights`]). Neither can be part of a
+//! capture, whose replays would read memory that is long gone.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::Cuda;
 use crate::calls::memory::host_address;
 use crate::context::Context;
 use crate::driver::Raw;
-use crate::thread::Thread;
+use crate::thread::{STREAM_LEGACY, Thread};
 
 /// CU_STREAM_CAPTURE_STATUS_NONE.
 const CAPTURE_NONE: u32 = 0;
@@ -74,20 +74,21 @@ fn taken_out(thread: &mut Thread, bounce: *mut u8, len: usize, copied: CuResult<
 }
 
 impl Cuda {
+    /// A copy without a stream may be made as one in the legacy default stream that is waited for later. What it answers during a capture,
+    /// in streams that wait for the default one, is the driver's own affair; and with several devices it is in turn with all of them.
+    fn may_be_unsettled(&self) -> bool {
+        self.has_one_device() && self.captures.load(Ordering::Relaxed) == 0
+    }
+
     /// Begins a copy of a frame's bytes in the legacy default stream: to the guest it is over when it was issued, and the worker sees to
     /// it that nothing but more of the kind comes before it really is ([`cuda_api::host::Executor::is_unsettled`]). Waiting for each by
     /// itself takes three times as long. False: it has to be made the ordinary way.
     fn copy_in_unsettled(&self, thread: &mut Thread, dst: CUdeviceptr, bytes: &[u8]) -> CuResult<bool> {
-        // What a capture in a stream that waits for the default one answers is the driver's own affair. With several devices a copy
-        // without a stream is in turn with all of them.
-        if !self.has_one_device() || self.captures.load(Ordering::Relaxed) != 0 {
-            return Ok(false);
-        }
         let Some(bounce) = thread.bounce(bytes.len())? else { return Ok(false) };
         // SAFETY: room for all of them that is this copy's until it was waited for; the destination is this session's (checked).
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), bounce, bytes.len());
-            self.driver.cuMemcpyHtoDAsync_v2(dst, bounce.cast_const().cast(), bytes.len(), 0)
+            self.driver.cuMemcpyHtoDAsync_v2(dst, bounce.cast_const().cast(), bytes.len(), STREAM_LEGACY)
         }?;
         thread.begun();
         Ok(true)
@@ -147,11 +148,19 @@ impl Host for Cuda {
         len: usize,
         bytes: Bulk<'_>,
     ) -> CuResult<()> {
-        let (from, _) = source(self, thread, &bytes, len as u64)?;
-        if let Bulk::Inline(bytes) = bytes
-            && self.copy_in_unsettled(thread, dst, bytes)?
-        {
-            return Ok(());
+        let (from, staged) = source(self, thread, &bytes, len as u64)?;
+        if self.may_be_unsettled() {
+            if let Bulk::Inline(bytes) = bytes
+                && self.copy_in_unsettled(thread, dst, bytes)?
+            {
+                return Ok(());
+            }
+            if staged {
+                // SAFETY: `len` bytes in staging, which stays mapped and is the guest's again when the transfer is over. The
+                // destination is this session's (checked).
+                unsafe { self.driver.cuMemcpyHtoDAsync_v2(dst, from, len, STREAM_LEGACY) }?;
+                return thread.transferring(STREAM_LEGACY);
+            }
         }
         // SAFETY: `len` bytes that stay while the call runs; the destination is this session's (checked).
         unsafe { self.driver.cuMemcpyHtoD_v2(dst, from, len) }
@@ -173,7 +182,14 @@ impl Host for Cuda {
             return taken_out(thread, bounce, len, copied);
         }
         let mut reply = Vec::new();
-        let (to, _) = place(self, thread, &mut reply, to, len as u64)?;
+        let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
+        if staged && self.may_be_unsettled() {
+            // SAFETY: room for `len` bytes in staging, which stays mapped and is the guest's again when the transfer is over. The
+            // source is this session's (checked).
+            unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, STREAM_LEGACY) }?;
+            thread.transferring(STREAM_LEGACY)?;
+            return Ok(reply);
+        }
         // SAFETY: room for `len` bytes that stays while the call runs; the source is this session's (checked).
         unsafe { self.driver.cuMemcpyDtoH_v2(to, src, len) }?;
         Ok(reply)
@@ -206,9 +222,9 @@ impl Host for Cuda {
         let (from, staged) = source(self, thread, &bytes, len as u64)?;
         self.not_capturing(stream.raw)?;
         // SAFETY: `len` bytes: in the frame, which the driver has taken when it returns, or in staging, which stays mapped
-        // and is waited for below. The destination is this session's (checked).
+        // and is the guest's again when the transfer is over. The destination is this session's (checked).
         unsafe { self.driver.cuMemcpyHtoDAsync_v2(dst, from, len, stream.raw) }?;
-        if staged { self.driver.cuStreamSynchronize(stream.raw) } else { Ok(()) }
+        if staged { thread.transferring(stream.raw) } else { Ok(()) }
     }
 
     fn cuMemcpyDtoHAsync_v2(
@@ -233,10 +249,10 @@ impl Host for Cuda {
         let mut reply = Vec::new();
         let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
         // SAFETY: room for `len` bytes: pageable, which the driver has written when it returns, or in staging, which stays
-        // mapped and is waited for below. The source is this session's (checked).
+        // mapped and is the guest's again when the transfer is over. The source is this session's (checked).
         unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, stream.raw) }?;
         if staged {
-            self.driver.cuStreamSynchronize(stream.raw)?;
+            thread.transferring(stream.raw)?;
         }
         Ok(reply)
     }
