@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pci_layout::ring::{FRAME_BULK, FRAME_PAD, FRAME_WAIT};
 use rustix::io::Errno;
@@ -27,6 +27,8 @@ pub struct Ring {
     producer: Option<Producer>,
     staging: Option<Mapping>,
     spin: Spin,
+    /// How long the next wait is expected to take.
+    expected: Duration,
     /// Bulk frames published so far.
     bulk_submitted: u64,
     /// The private copy of a reply, in words so that it is 8-byte aligned. Empty until a reply is read as a slice.
@@ -89,6 +91,7 @@ impl Ring {
             producer: Some(Producer::new(memory)),
             staging: None,
             spin: Spin::new(),
+            expected: Duration::ZERO,
             bulk_submitted: 0,
             reply: Vec::new(),
             not_sync: PhantomData,
@@ -175,6 +178,13 @@ impl Ring {
         }
     }
 
+    /// Says how long the next wait will probably take: it is not slept through then, which would cost a wake more, unless that is long.
+    /// How long earlier waits took says nothing about the length of a copy.
+    #[inline]
+    pub fn expect(&mut self, expected: Duration) {
+        self.expected = expected;
+    }
+
     /// Takes the first error of this ring's posted calls since the last time: (CUresult, wire id of the call). None in a
     /// forked child.
     #[inline]
@@ -257,6 +267,7 @@ impl Ring {
 
     /// Waits in this process, which is no forked child: what is waited for has come when it returns Ok.
     fn wait(&mut self, wait: WaitFor) -> Result<(), CallError> {
+        let expected = std::mem::take(&mut self.expected);
         let Self { session, index, producer: Some(producer), spin, .. } = self else {
             return Err(CallError::ForkedChild);
         };
@@ -264,7 +275,7 @@ impl Ring {
             return Ok(());
         }
         let start = Instant::now();
-        if spin.look(|| producer.is_ready(wait)) {
+        if spin.look(expected, || producer.is_ready(wait)) {
             spin.paid();
             return Ok(());
         }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// The longest look: about what a sleep and a wake cost through a VM, several times over.
 const LIMIT_MAX: Duration = Duration::from_micros(100);
+/// The longest look at what was said to come soon ([`crate::Ring::expect`]). What takes longer is not much slower for a sleep.
+const EXPECTED_MAX: Duration = Duration::from_millis(1);
 /// The shortest look that is still tried, so that shorter waits are noticed again.
 const LIMIT_MIN: Duration = Duration::from_micros(4);
 /// Looks between two looks at the clock.
@@ -28,11 +30,12 @@ impl Spin {
         Self { limit: LIMIT_MAX / 2 }
     }
 
-    /// Looks until `ready` or the limit. False: sleep.
-    pub(crate) fn look(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+    /// Looks until `ready` or the limit, which is `expected` at least. False: sleep.
+    pub(crate) fn look(&mut self, expected: Duration, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }
+        let limit = self.limit.max(expected.min(EXPECTED_MAX));
         let processors = processors();
         let looking = Looking::new();
         let start = Instant::now();
@@ -54,7 +57,7 @@ impl Spin {
                     hint::spin_loop();
                 }
             }
-            if start.elapsed() >= self.limit {
+            if start.elapsed() >= limit {
                 return ready();
             }
         }
@@ -120,11 +123,21 @@ mod tests {
     #[test]
     fn a_look_ends_with_the_limit_or_what_is_looked_for() {
         let mut spin = Spin::new();
-        assert!(!spin.look(|| false));
+        assert!(!spin.look(Duration::ZERO, || false));
         let mut looks = 0;
-        assert!(spin.look(|| {
+        assert!(spin.look(Duration::ZERO, || {
             looks += 1;
             looks == 5
         }));
+    }
+
+    #[test]
+    fn what_is_expected_is_looked_for_longer() {
+        let mut spin = Spin::new();
+        let (start, expected) = (Instant::now(), LIMIT_MAX * 4);
+        assert!(!spin.look(expected, || false));
+        assert!(start.elapsed() >= expected);
+        let start = Instant::now();
+        assert!(spin.look(Duration::from_secs(3600), || start.elapsed() >= LIMIT_MAX * 2));
     }
 }
