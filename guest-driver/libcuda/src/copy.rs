@@ -2,6 +2,7 @@
 //! ([`crate::staging`]); pinned memory is shared with the worker and is not copied here at all.
 
 use std::ffi::c_void;
+use std::time::Duration;
 
 use cuda_api::calls::copy::row;
 use cuda_api::graph_node::memory_type;
@@ -124,11 +125,16 @@ fn synchronous_stream() -> Option<CUstream> {
     (stream == cuda_api::types::STREAM_PER_THREAD).then_some(stream)
 }
 
-/// What a copy from or to host memory is, given that the other end is the device's: pinned memory and anything longer than a frame
-/// needs no staging. Managed memory is read and written in the device's order, whatever the length: a kernel may be about to write it.
+/// What a copy from or to host memory is, given that the other end is the device's: pinned memory needs no staging. A short copy from
+/// it goes in a frame all the same, as nobody waits for that then, and so does one to what the device may not write; but managed memory is
+/// read and written in the device's order, whatever the length: a kernel may be about to write it.
 fn way(process: &Process, host: u64, len: usize, unshared: Direction) -> Direction {
     let managed = || process.ranges.find(host).is_some_and(|range| range.kind.is_managed());
-    let shared = is_pinned(process, host, len) && (len > INLINE_LIMIT || managed());
+    let in_a_frame = len == 0
+        || len <= INLINE_LIMIT
+            && (unshared == Direction::HostToDevice
+                || process.ranges.check(host, len as u64, Access::Write) != Ok(true));
+    let shared = is_pinned(process, host, len) && (!in_a_frame || managed());
     if shared { Direction::Shared } else { unshared }
 }
 
@@ -203,6 +209,11 @@ fn direction(process: &Process, dst: u64, src: u64) -> Direction {
     }
 }
 
+/// What a copy of pinned memory takes at least, at 40 bytes a nanosecond, with what the driver takes to begin and to end it.
+fn time_of(len: usize) -> Duration {
+    Duration::from_nanos(len as u64 / 40) + Duration::from_micros(30)
+}
+
 /// A copy that is over, as far as the caller can see, when it returns.
 ///
 /// # Safety
@@ -239,6 +250,9 @@ unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResul
                     lane.call::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
                 } else {
                     lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                }
+                if host_memory {
+                    lane.ring()?.expect(time_of(len));
                 }
                 Ok(host_memory)
             })?;

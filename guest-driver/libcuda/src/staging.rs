@@ -1,6 +1,8 @@
 //! The program's bytes through the ring's staging buffer, in chunks: this thread and its helpers ([`crate::copying`]) copy some while
 //! the worker has others.
 
+use std::time::Duration;
+
 use cuda_api::wire::{Bulk, Fill, Filled, INLINE_BYTES_MAX};
 use cuda_api::{CUresult, Call, CuResult};
 
@@ -19,6 +21,9 @@ const _: () = assert!(INLINE_LIMIT <= INLINE_BYTES_MAX);
 const SHARED_BYTES_MIN: usize = 512 << 10;
 /// Chunks are not cut smaller than this for the sake of overlapping: each costs the worker a call.
 const CHUNK_BYTES_MIN: usize = 256 << 10;
+
+/// A chunk takes some 10 µs on the bus. It is looked for so long before this thread sleeps.
+const CHUNK_WAIT: Duration = Duration::from_micros(100);
 
 /// Bytes of the chunks that a copy is cut into: while the first is on its way nothing overlaps with it, nor with the last.
 fn chunk_bytes(len: usize, slot_bytes: usize) -> usize {
@@ -90,6 +95,7 @@ impl Lane<'_> {
     /// Waits until it is.
     fn wait_slot(&mut self, slot: usize) -> CuResult<()> {
         let until = self.state.staging_slots[slot];
+        self.ring()?.expect(CHUNK_WAIT);
         self.ring()?.wait_bulk(until).map_err(|e| gate::call_failure(&e))
     }
 
