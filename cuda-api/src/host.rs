@@ -83,6 +83,29 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// CUDA_ERROR_INVALID_CONTEXT where the context is none of this session's; the call is not carried out then.
     fn enter(&self, thread: &mut Self::Thread, context: u32, staging: Option<StagingView>) -> CuResult<()>;
 
+    /// Posted calls of the thread have returned and are not over: [`Executor::settle`] waits for them. To the guest they are over, so
+    /// only calls of their own kind in their own context may come between.
+    fn is_unsettled(&self, thread: &Self::Thread) -> bool {
+        let _ = thread;
+        false
+    }
+
+    /// Waits until some of what the thread's calls have begun is over, the earliest first.
+    ///
+    /// # Errors
+    /// What that has come to; it is over all the same.
+    fn settle(&self, thread: &mut Self::Thread) -> CuResult<()> {
+        let _ = thread;
+        Ok(())
+    }
+
+    /// Transfers between staging and the device that calls of the thread have begun so far, and how many of them are over, in order. The
+    /// guest gets its parts of staging back accordingly.
+    fn transfers(&self, thread: &Self::Thread) -> (u64, u64) {
+        let _ = thread;
+        (0, 0)
+    }
+
     /// The CUresult that every call answers from now on, or 0.
     fn sticky(&self) -> u32;
 

@@ -78,6 +78,27 @@ pub trait CallHandler: Send + Sync + 'static {
         reply: &mut Vec<u8>,
     ) -> Result<u32, Malformed>;
 
+    /// Calls of the thread have returned that are not over, although to the guest they are. No frame of another ring with a later
+    /// ticket is carried out, and none of this ring but such as call the same in the same context, until [`CallHandler::settle`] has
+    /// been called for all of them.
+    fn is_unsettled(&self, thread: &Self::Thread) -> bool {
+        let _ = thread;
+        false
+    }
+
+    /// Waits until some of them are over, the earliest first, and answers the CUresult that those have come to.
+    fn settle(&self, thread: &mut Self::Thread) -> u32 {
+        let _ = thread;
+        0
+    }
+
+    /// Uses of the staging buffer that calls of the thread have begun so far, and how many of them are over, in order. A bulk frame is
+    /// finished when all that had begun at its return are over.
+    fn transfers(&self, thread: &Self::Thread) -> (u64, u64) {
+        let _ = thread;
+        (0, 0)
+    }
+
     /// Whether `frame` may be carried out although every frame in `blocked`, posted earlier by other threads, has not
     /// returned yet (the first of each ring may be inside [`CallHandler::call`]). Asked only when `frame` has waited
     /// longer than [`crate::ORDER_ASK_AFTER`]; `true` must be harmless for each of them.

@@ -50,6 +50,18 @@ where
         Ok(result.0)
     }
 
+    fn is_unsettled(&self, thread: &E::Thread) -> bool {
+        self.0.is_unsettled(thread)
+    }
+
+    fn settle(&self, thread: &mut E::Thread) -> u32 {
+        self.0.settle(thread).err().map_or(0, |error| error.0)
+    }
+
+    fn transfers(&self, thread: &E::Thread) -> (u64, u64) {
+        self.0.transfers(thread)
+    }
+
     fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool {
         let blocked: Vec<(u32, &[u8])> = blocked.iter().map(|f| (f.call, f.args)).collect();
         self.0.may_overtake(frame.call, frame.args, &blocked)
@@ -118,6 +130,30 @@ impl CallHandler for Either {
             (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.call(thread, frame, staging, reply),
             (Self::Soft(driven), EitherThread::Soft(thread)) => driven.call(thread, frame, staging, reply),
             _ => Err(Malformed("a thread of another executor".to_owned())),
+        }
+    }
+
+    fn is_unsettled(&self, thread: &EitherThread) -> bool {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.is_unsettled(thread),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.is_unsettled(thread),
+            _ => false,
+        }
+    }
+
+    fn settle(&self, thread: &mut EitherThread) -> u32 {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.settle(thread),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.settle(thread),
+            _ => 0,
+        }
+    }
+
+    fn transfers(&self, thread: &EitherThread) -> (u64, u64) {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.transfers(thread),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.transfers(thread),
+            _ => (0, 0),
         }
     }
 

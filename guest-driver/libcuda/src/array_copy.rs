@@ -6,7 +6,6 @@ use cuda_api::calls::copy::row;
 use cuda_api::guest::finish;
 use cuda_api::host::Access;
 use cuda_api::types::{CUarray, CUstream, STREAM_PER_THREAD};
-use cuda_api::wire::Fill;
 use cuda_api::{CUresult, CuResult};
 
 use crate::copy::{is_pinned, ready};
@@ -82,14 +81,8 @@ unsafe fn array_to_host(
         }
         // SAFETY: this function's contract is the callee's.
         unsafe {
-            lane.fetch_bytes(to, len, |lane, at, _, fill, last| {
-                let fields = (array, offset + at, fill, used);
-                let bulk = matches!(fill, Fill::Staged { .. });
-                if last {
-                    lane.call::<row::vgpuArrayOut>(&fields, bulk)
-                } else {
-                    lane.post::<row::vgpuArrayOut>(&fields, bulk).map(|()| Vec::new())
-                }
+            lane.fetch_bytes(to, len, |lane, at, _, fill, place| {
+                lane.ask::<row::vgpuArrayOut>(&(array, offset + at, fill, used), place)
             })
         }?;
         Ok(false)

@@ -1,144 +1,21 @@
-//! Copies between host and device. Small ones travel in the frame; larger ones through the ring's staging buffer, in chunks, so
-//! that this thread's copying and the worker's overlap; pinned memory is shared with the worker and is not copied here at all.
+//! Copies between host and device. Small ones travel in the frame, larger ones through the ring's staging buffer
+//! ([`crate::staging`]); pinned memory is shared with the worker and is not copied here at all.
 
 use std::ffi::c_void;
+use std::time::Duration;
 
 use cuda_api::calls::copy::row;
 use cuda_api::graph_node::memory_type;
 use cuda_api::guest::finish;
 use cuda_api::host::Access;
 use cuda_api::types::{CUdeviceptr, CUstream};
-use cuda_api::wire::{Bulk, Fill, INLINE_BYTES_MAX};
 use cuda_api::{CUresult, CuResult};
 
 use crate::gate::{self, Lane};
 use crate::graph_pageable::{self, of_bytes};
 use crate::process::Process;
+use crate::staging::INLINE_LIMIT;
 use crate::{capture, thread};
-
-/// Slots of the staging buffer: how many chunks are on their way at once.
-pub const STAGING_SLOTS: usize = 8;
-
-/// What travels in a frame at most. More is cheaper through staging: the worker then copies it once, not twice.
-pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
-const _: () = assert!(INLINE_LIMIT <= INLINE_BYTES_MAX);
-
-/// A place in the staging buffer.
-#[derive(Clone, Copy)]
-pub(crate) struct Slot {
-    pub(crate) index: usize,
-    pub(crate) at: *mut u8,
-    pub(crate) offset: u64,
-}
-
-impl Lane<'_> {
-    /// Bytes of a slot.
-    pub(crate) fn slot_bytes(&mut self) -> CuResult<usize> {
-        let (_, len) = self.ring()?.staging().map_err(|e| crate::process::control_failure(&e))?;
-        Ok(len / STAGING_SLOTS)
-    }
-
-    /// The next slot, once the worker is done with it.
-    pub(crate) fn take_slot(&mut self) -> CuResult<Slot> {
-        let index = self.state.next_slot;
-        self.state.next_slot = (index + 1) % STAGING_SLOTS;
-        let busy_until = self.state.staging_slots[index];
-        let bytes = self.slot_bytes()?;
-        let ring = self.ring()?;
-        ring.wait_bulk(busy_until).map_err(|e| gate::call_failure(&e))?;
-        let (base, _) = ring.staging().map_err(|e| crate::process::control_failure(&e))?;
-        let offset = index * bytes;
-        Ok(Slot { index, at: base.wrapping_add(offset), offset: offset as u64 })
-    }
-
-    /// A bulk frame that uses the slot was sent.
-    pub(crate) fn slot_used(&mut self, slot: Slot) -> CuResult<()> {
-        self.state.staging_slots[slot.index] = self.ring()?.bulk_submitted();
-        Ok(())
-    }
-
-    /// Sends host bytes in as many frames as it takes; `frame` sends one, with the offset of its part.
-    ///
-    /// # Safety
-    /// `from` has `len` readable bytes.
-    pub unsafe fn send_bytes(
-        &mut self,
-        from: *const u8,
-        len: usize,
-        mut frame: impl FnMut(&mut Self, usize, Bulk<'_>, bool) -> CuResult<()>,
-    ) -> CuResult<()> {
-        if len <= INLINE_LIMIT {
-            // SAFETY: `len` readable bytes by this function's contract, for the time of the call.
-            let bytes = unsafe { std::slice::from_raw_parts(from, len) };
-            return frame(self, 0, Bulk::Inline(bytes), false);
-        }
-        let chunk = self.slot_bytes()?;
-        let mut done = 0;
-        while done < len {
-            let part = chunk.min(len - done);
-            let slot = self.take_slot()?;
-            // SAFETY: `part` readable bytes at `done`; the slot has `chunk` >= `part` bytes that no frame in flight uses.
-            unsafe { std::ptr::copy_nonoverlapping(from.add(done), slot.at, part) };
-            frame(self, done, Bulk::Staged { offset: slot.offset, len: part as u64 }, true)?;
-            self.slot_used(slot)?;
-            done += part;
-        }
-        Ok(())
-    }
-
-    /// Fetches bytes from the device in as many frames as it takes; all but the last are posted. The call has waited for the
-    /// device, so an error of anything that this thread posted before comes out here.
-    ///
-    /// # Safety
-    /// `to` has room for `len` bytes.
-    pub(crate) unsafe fn fetch_bytes(
-        &mut self,
-        to: *mut u8,
-        len: usize,
-        send: impl Fn(&mut Self, usize, usize, Fill, bool) -> CuResult<Vec<u8>>,
-    ) -> CuResult<()> {
-        if len <= INLINE_LIMIT {
-            let bytes = send(self, 0, len, Fill::Inline { len: len as u64 }, true)?;
-            self.deferred_error()?;
-            if bytes.len() != len {
-                return Err(CUresult::UNKNOWN);
-            }
-            // SAFETY: `len` bytes of room by this function's contract.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len) };
-            return Ok(());
-        }
-        let chunk = self.slot_bytes()?;
-        let mut flying = std::collections::VecDeque::with_capacity(STAGING_SLOTS);
-        let (mut asked, mut got) = (0, 0);
-        let mut outcome = Ok(());
-        while got < len {
-            while outcome.is_ok() && asked < len && flying.len() < STAGING_SLOTS {
-                let part = chunk.min(len - asked);
-                let slot = self.take_slot()?;
-                let last = asked + part == len;
-                outcome =
-                    send(self, asked, part, Fill::Staged { offset: slot.offset, len: part as u64 }, last)
-                        .map(|_| ());
-                self.slot_used(slot)?;
-                if outcome.is_ok() {
-                    flying.push_back((slot, asked, part));
-                }
-                asked += part;
-            }
-            if let Err(error) = outcome {
-                // A part that was posted before may have failed as well, and first: one error is enough.
-                return Err(self.deferred_error().err().unwrap_or(error));
-            }
-            let Some((slot, at, part)) = flying.pop_front() else { break };
-            let until = self.state.staging_slots[slot.index];
-            self.ring()?.wait_bulk(until).map_err(|e| gate::call_failure(&e))?;
-            // SAFETY: `part` bytes of the slot were filled and are not touched again before the slot is taken again; `to` has room.
-            unsafe { std::ptr::copy_nonoverlapping(slot.at, to.add(at), part) };
-            got += part;
-        }
-        self.deferred_error()
-    }
-}
 
 /// What a copy's ends are.
 pub(crate) fn is_pinned(process: &Process, address: u64, len: usize) -> bool {
@@ -228,27 +105,15 @@ pub(crate) unsafe fn device_to_host(
             }
             // SAFETY: this function's contract is the callee's.
             return unsafe {
-                lane.fetch_bytes(to, len, |lane, at, part, fill, last| {
-                    let fields = (src + at as u64, part, fill, stream);
-                    let bulk = matches!(fill, Fill::Staged { .. });
-                    if last {
-                        lane.call::<row::cuMemcpyDtoHAsync_v2>(&fields, bulk)
-                    } else {
-                        lane.post::<row::cuMemcpyDtoHAsync_v2>(&fields, bulk).map(|()| Vec::new())
-                    }
+                lane.fetch_bytes(to, len, |lane, at, part, fill, place| {
+                    lane.ask::<row::cuMemcpyDtoHAsync_v2>(&(src + at as u64, part, fill, stream), place)
                 })
             };
         }
         // SAFETY: as above.
         unsafe {
-            lane.fetch_bytes(to, len, |lane, at, part, fill, last| {
-                let fields = (src + at as u64, part, fill);
-                let bulk = matches!(fill, Fill::Staged { .. });
-                if last {
-                    lane.call::<row::cuMemcpyDtoH_v2>(&fields, bulk)
-                } else {
-                    lane.post::<row::cuMemcpyDtoH_v2>(&fields, bulk).map(|()| Vec::new())
-                }
+            lane.fetch_bytes(to, len, |lane, at, part, fill, place| {
+                lane.ask::<row::cuMemcpyDtoH_v2>(&(src + at as u64, part, fill), place)
             })
         }
     })
@@ -260,11 +125,16 @@ fn synchronous_stream() -> Option<CUstream> {
     (stream == cuda_api::types::STREAM_PER_THREAD).then_some(stream)
 }
 
-/// What a copy from or to host memory is, given that the other end is the device's: pinned memory and anything longer than a frame
-/// needs no staging. Managed memory is read and written in the device's order, whatever the length: a kernel may be about to write it.
+/// What a copy from or to host memory is, given that the other end is the device's: pinned memory needs no staging. A short copy from
+/// it goes in a frame all the same, as nobody waits for that then, and so does one to what the device may not write; but managed memory is
+/// read and written in the device's order, whatever the length: a kernel may be about to write it.
 fn way(process: &Process, host: u64, len: usize, unshared: Direction) -> Direction {
     let managed = || process.ranges.find(host).is_some_and(|range| range.kind.is_managed());
-    let shared = is_pinned(process, host, len) && (len > INLINE_LIMIT || managed());
+    let in_a_frame = len == 0
+        || len <= INLINE_LIMIT
+            && (unshared == Direction::HostToDevice
+                || process.ranges.check(host, len as u64, Access::Write) != Ok(true));
+    let shared = is_pinned(process, host, len) && (!in_a_frame || managed());
     if shared { Direction::Shared } else { unshared }
 }
 
@@ -339,6 +209,11 @@ fn direction(process: &Process, dst: u64, src: u64) -> Direction {
     }
 }
 
+/// What a copy of pinned memory takes at least, at 40 bytes a nanosecond, with what the driver takes to begin and to end it.
+fn time_of(len: usize) -> Duration {
+    Duration::from_nanos(len as u64 / 40) + Duration::from_micros(30)
+}
+
 /// A copy that is over, as far as the caller can see, when it returns.
 ///
 /// # Safety
@@ -375,6 +250,9 @@ unsafe fn synchronous(dst: u64, src: u64, len: usize, way: Direction) -> CuResul
                     lane.call::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
                 } else {
                     lane.post::<row::cuMemcpyDtoDAsync_v2>(&(dst, src, len, waited), false)?;
+                }
+                if host_memory {
+                    lane.ring()?.expect(time_of(len));
                 }
                 Ok(host_memory)
             })?;

@@ -18,9 +18,10 @@ use cuda_api::types::{
 use cuda_api::wire::{Bulk, Fill};
 use cuda_api::{CUresult, CuResult};
 
-use crate::copy::{INLINE_LIMIT, STAGING_SLOTS, ready};
+use crate::copy::ready;
 use crate::gate::{self, Lane};
 use crate::process::Process;
+use crate::staging::{INLINE_LIMIT, STAGING_SLOTS};
 use crate::thread;
 
 /// CU_DEVICE_ATTRIBUTE_MAX_PITCH of every device. Bytes.
@@ -322,13 +323,14 @@ unsafe fn fetch(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuR
     let mut pieces = Pieces::new(shape, most).peekable();
     let mut flying = VecDeque::with_capacity(STAGING_SLOTS);
     let mut outcome = Ok(());
+    let mut last = None;
     loop {
         while outcome.is_ok() && flying.len() < STAGING_SLOTS {
             let Some(piece) = pieces.next() else { break };
             let slot = lane.take_slot()?;
             let fields = (&part(&piece), Fill::Staged { offset: slot.offset, len: piece.bytes() }, stream);
             outcome = if pieces.peek().is_none() {
-                lane.call::<row::vgpuCopyOut>(&fields, true).map(|_| ())
+                lane.begin::<row::vgpuCopyOut>(&fields).map(|begun| last = Some(begun))
             } else {
                 lane.post::<row::vgpuCopyOut>(&fields, true)
             };
@@ -342,6 +344,13 @@ unsafe fn fetch(lane: &mut Lane<'_>, shape: &CopyShape, stream: CUstream) -> CuR
         let Some((slot, piece)) = flying.pop_front() else { break };
         let until = lane.state.staging_slots[slot.index];
         lane.ring()?.wait_bulk(until).map_err(|e| gate::call_failure(&e))?;
+        // The last part's reply is there before its bytes are: it may say that there are none.
+        if flying.is_empty()
+            && let Some(begun) = last.take()
+            && let Err(error) = lane.end(begun)
+        {
+            return Err(lane.deferred_error().err().unwrap_or(error));
+        }
         // SAFETY: writable by this function's contract; the slot's bytes were filled and are not touched before it is taken again.
         unsafe { unpack(&shape.dst, &piece, slot.at) };
     }

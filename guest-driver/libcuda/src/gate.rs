@@ -1,5 +1,7 @@
 //! How a row's frame gets onto the calling thread's ring, and its reply back.
 
+mod begun;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use cuda_api::calls::entry::row::vgpuTakeOutput;
@@ -24,6 +26,8 @@ use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
 use crate::waiting::Sent;
+
+pub use begun::Begun;
 
 /// The way to the host, as the table's stubs see it.
 #[derive(Debug, Clone, Copy)]

@@ -10,12 +10,14 @@
 //! | [`process`] | the process's session, devices, object tables; fork and exit |
 //! | [`thread`] | the calling thread's ring and stack of contexts |
 //! | [`gate`] | how a row's frame gets onto the ring and its reply back |
+//! | `staging`, `copying` | bytes of the program's through the ring's staging buffer, copied by several threads |
 //! | [`objects`], [`ranges`] | what is alive: handles, and addresses with what they are |
 //! | the others | hand-written guest halves, by chapter; each file is named in the rows that use it |
 //!
 //! Invariants
-//! - No call panics across the C boundary or prints to stdout, except what kernels print. Two threads are started: by the first function that the
-//!   device is to call ([`host_function`]), and by the first managed variable ([`managed::watch`]).
+//! - No call panics across the C boundary or prints to stdout, except what kernels print. Threads are started by the first function that the
+//!   device is to call ([`host_function`]), by the first managed variable ([`managed::watch`]), and by the first long copy of pageable
+//!   memory (`copying`).
 //! - A call is posted only where everything that the driver would refuse at once has been checked here. A row's first call waits
 //!   (the executor may not have it), and a launch waits until the driver has launched the function in that configuration.
 //! - An error of a posted call comes out of this thread's next call that travels, instead of it and before it has done anything; or
@@ -54,6 +56,7 @@ pub mod context_settings;
 pub mod copy;
 pub mod copy_batch;
 pub mod copy_shape;
+mod copying;
 pub mod device;
 pub mod device_links;
 pub mod entry;
@@ -97,6 +100,7 @@ pub mod process;
 pub mod ranges;
 pub mod reserve;
 pub mod shareable;
+mod staging;
 pub mod stream;
 pub mod stream_attribute;
 pub mod stream_words;

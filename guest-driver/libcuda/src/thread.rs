@@ -21,7 +21,7 @@ pub struct ThreadState {
     /// CUstreamCaptureMode, as cuThreadExchangeStreamCaptureMode left it.
     pub capture_mode: u32,
     /// For each slot of the staging buffer, the number of bulk frames after which it is free again.
-    pub staging_slots: [u64; crate::copy::STAGING_SLOTS],
+    pub staging_slots: [u64; crate::staging::STAGING_SLOTS],
     /// The staging slot to use next.
     pub next_slot: usize,
     /// It runs functions that the device calls for, from which nothing that travels may be called.
@@ -101,7 +101,7 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             contexts: Vec::new(),
             place: crate::gate::Place::default(),
             capture_mode: 0,
-            staging_slots: [0; crate::copy::STAGING_SLOTS],
+            staging_slots: [0; crate::staging::STAGING_SLOTS],
             next_slot: 0,
             forbidden: false,
             params: Vec::new(),

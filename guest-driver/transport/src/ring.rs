@@ -29,6 +29,8 @@ pub struct Ring {
     spin: Spin,
     /// As `spin`, of the ring's completion word.
     device_spin: Spin,
+    /// How long the next wait is expected to take.
+    expected: Duration,
     /// Bulk frames published so far.
     bulk_submitted: u64,
     /// The private copy of a reply, in words so that it is 8-byte aligned. Empty until a reply is read as a slice.
@@ -92,6 +94,7 @@ impl Ring {
             staging: None,
             spin: Spin::new(),
             device_spin: Spin::new(),
+            expected: Duration::ZERO,
             bulk_submitted: 0,
             reply: Vec::new(),
             not_sync: PhantomData,
@@ -136,8 +139,38 @@ impl Ring {
         write: impl FnOnce(&mut FrameWriter<'_>),
         read: impl FnOnce(u32, &mut ReplyData<'_>) -> R,
     ) -> Result<R, CallError> {
+        self.begin(call, extra_flags, context, ticket, write)?;
+        self.finish(ticket, read)
+    }
+
+    /// The first half of [`Ring::call`]: sends the call. Nothing else may be sent before its reply was taken: that nothing stands behind
+    /// a call with a reply is what the order between rings rests on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::post`].
+    pub fn begin(
+        &mut self,
+        call: u32,
+        extra_flags: u32,
+        context: u32,
+        ticket: u64,
+        write: impl FnOnce(&mut FrameWriter<'_>),
+    ) -> Result<(), CallError> {
         debug_assert!(extra_flags & FRAME_PAD == 0);
-        self.send(FrameFields { call, flags: extra_flags | FRAME_WAIT, context, ticket }, write)?;
+        self.send(FrameFields { call, flags: extra_flags | FRAME_WAIT, context, ticket }, write)
+    }
+
+    /// The second half of [`Ring::call`]: waits for the reply to the call with `ticket`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::call`].
+    pub fn finish<R>(
+        &mut self,
+        ticket: u64,
+        read: impl FnOnce(u32, &mut ReplyData<'_>) -> R,
+    ) -> Result<R, CallError> {
         loop {
             self.wait(WaitFor::Reply(ticket))?;
             let producer = self.producer.as_mut().ok_or(CallError::ForkedChild)?;
@@ -146,6 +179,13 @@ impl Ring {
                 return Ok(read(reply.result, &mut data));
             }
         }
+    }
+
+    /// Says how long the next wait will probably take: it is not slept through then, which would cost a wake more, unless that is long.
+    /// How long earlier waits took says nothing about the length of a copy.
+    #[inline]
+    pub fn expect(&mut self, expected: Duration) {
+        self.expected = expected;
     }
 
     /// Takes the first error of this ring's posted calls since the last time: (CUresult, wire id of the call). None in a
@@ -180,7 +220,7 @@ impl Ring {
     /// Waits of this thread for the device have been short: looking at the completion word is worth while. Now and then it is, in any
     /// case.
     pub fn should_look(&mut self) -> bool {
-        self.device_spin.is_worth_while()
+        !self.expected.is_zero() || self.device_spin.is_worth_while()
     }
 
     /// Looks at the ring's completion word until it says `value`, for as long as looking has paid so far, or at most for `limit`. The
@@ -200,7 +240,8 @@ impl Ring {
             }
             return true;
         }
-        let seen = self.device_spin.look(|| page.completion(index) == value);
+        let expected = std::mem::take(&mut self.expected);
+        let seen = self.device_spin.look(expected, || page.completion(index) == value);
         if seen {
             self.device_spin.paid();
         }
@@ -265,6 +306,7 @@ impl Ring {
 
     /// Waits in this process, which is no forked child: what is waited for has come when it returns Ok.
     fn wait(&mut self, wait: WaitFor) -> Result<(), CallError> {
+        let expected = std::mem::take(&mut self.expected);
         let Self { session, index, producer: Some(producer), spin, .. } = self else {
             return Err(CallError::ForkedChild);
         };
@@ -272,7 +314,7 @@ impl Ring {
             return Ok(());
         }
         let start = Instant::now();
-        if spin.look(|| producer.is_ready(wait)) {
+        if spin.look(expected, || producer.is_ready(wait)) {
             spin.paid();
             return Ok(());
         }

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 /// The longest look: about what a sleep and a wake cost through a VM, several times over.
 const LIMIT_MAX: Duration = Duration::from_micros(100);
+/// The longest look for what was said to come soon ([`crate::Ring::expect`]). What takes longer is not much slower for a sleep.
+const EXPECTED_MAX: Duration = Duration::from_millis(1);
+/// Processors for each thread that looks, where it looks for that long.
+const PROCESSORS_PER_LONG_LOOK: usize = 4;
 /// The shortest look that is still tried, so that shorter waits are noticed again.
 const LIMIT_MIN: Duration = Duration::from_micros(4);
 /// Looks between two looks at the clock.
@@ -41,13 +45,16 @@ impl Spin {
         self.left_out == 0
     }
 
-    /// Looks until `ready` or the limit. False: sleep.
-    pub(crate) fn look(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+    /// Looks until `ready` or the limit, which is `expected` at least where there are processors for it. False: sleep.
+    pub(crate) fn look(&mut self, expected: Duration, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }
         let processors = processors();
         let looking = Looking::new();
+        // A long look takes a processor from whoever computes, the host's threads among them (local transport): not on a few.
+        let plenty = looking.crowd() * PROCESSORS_PER_LONG_LOOK <= processors;
+        let limit = if plenty { self.limit.max(expected.min(EXPECTED_MAX)) } else { self.limit };
         let start = Instant::now();
         loop {
             // Alone on few processors, whoever is waited for may need this one.
@@ -67,7 +74,7 @@ impl Spin {
                     hint::spin_loop();
                 }
             }
-            if start.elapsed() >= self.limit {
+            if start.elapsed() >= limit {
                 return ready();
             }
         }
@@ -133,11 +140,24 @@ mod tests {
     #[test]
     fn a_look_ends_with_the_limit_or_what_is_looked_for() {
         let mut spin = Spin::new();
-        assert!(!spin.look(|| false));
+        assert!(!spin.look(Duration::ZERO, || false));
         let mut looks = 0;
-        assert!(spin.look(|| {
+        assert!(spin.look(Duration::ZERO, || {
             looks += 1;
             looks == 5
         }));
+    }
+
+    #[test]
+    fn what_is_expected_is_looked_for_longer() {
+        let mut spin = Spin::new();
+        if processors() < 2 * PROCESSORS_PER_LONG_LOOK {
+            return;
+        }
+        let (start, expected) = (Instant::now(), LIMIT_MAX * 4);
+        assert!(!spin.look(expected, || false));
+        assert!(start.elapsed() >= expected);
+        let start = Instant::now();
+        assert!(spin.look(Duration::from_secs(3600), || start.elapsed() >= LIMIT_MAX * 2));
     }
 }

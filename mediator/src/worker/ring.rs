@@ -1,6 +1,7 @@
 //! One ring of the session and the host thread that consumes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ const LOGGED_ERRORS_MAX: u32 = 100;
 /// Bytes of frames whose space goes back to the guest together, at the latest when the ring is empty: a small part of it, so that its
 /// guest does not wait for them while a call blocks.
 const RELEASE_BYTES: u64 = FRAME_AREA_BYTES as u64 / 16;
+
+/// Bulk frames that have returned and are not finished, at most: a guest could send others for as long as it likes.
+const UNFINISHED_MAX: usize = 64;
 
 /// Polling goes on this long without giving the processor away.
 const SPIN_HARD: Duration = Duration::from_micros(10);
@@ -117,6 +121,10 @@ pub(super) struct Ring {
     inside: Inside,
     /// The posted frame that is in its call, for those who ask whether they may overtake it.
     in_call: Mutex<FrameCopy>,
+    /// Ticket of the first posted call that has returned and is not over (see [`CallHandler::is_unsettled`]), or 0.
+    unsettled: AtomicU64,
+    /// That call, for the same.
+    unsettled_call: Mutex<FrameCopy>,
     /// The session's other rings. Locked for a look at them and for changes to the list, never longer.
     peers: Mutex<Vec<Arc<Ring>>>,
 }
@@ -140,6 +148,8 @@ impl Ring {
             draining: AtomicBool::new(false),
             inside: Inside::default(),
             in_call: Mutex::default(),
+            unsettled: AtomicU64::new(0),
+            unsettled_call: Mutex::default(),
             peers: Mutex::default(),
         };
         (Arc::new(ring), consumer)
@@ -155,6 +165,15 @@ impl Ring {
 
     pub(super) fn in_call(&self) -> MutexGuard<'_, FrameCopy> {
         self.in_call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ticket of the first posted call that has returned and is not over.
+    pub(super) fn unsettled(&self) -> Option<u64> {
+        Some(self.unsettled.load(Ordering::Acquire)).filter(|ticket| *ticket != 0)
+    }
+
+    pub(super) fn unsettled_call(&self) -> MutexGuard<'_, FrameCopy> {
+        self.unsettled_call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn peers(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
@@ -213,6 +232,8 @@ impl Ring {
             reply: Vec::new(),
             spin: state.spin.longest,
             sticky: 0,
+            unsettled: None,
+            unfinished: VecDeque::new(),
         };
         let mut buffer = FrameBuffer::new();
         loop {
@@ -225,6 +246,8 @@ impl Ring {
                         frame.is_bulk(),
                     );
                 }
+                // Before anybody has to wait for it, and before this thread is in no hurry.
+                Ok(None) if worker.unsettled.is_some() => worker.settle_some(),
                 Ok(None) if self.draining.load(Ordering::SeqCst) => break,
                 Ok(None) => worker.idle(),
                 Err(error) => state.malformed(self.index, &error),
@@ -246,6 +269,10 @@ struct RingWorker<'a, H: CallHandler> {
     spin: Duration,
     /// What was told last.
     sticky: u32,
+    /// Call and context of what has returned and is not over.
+    unsettled: Option<(u32, u32)>,
+    /// For each bulk frame that has returned and is not finished, the uses of staging that had begun by then.
+    unfinished: VecDeque<u64>,
 }
 
 impl<H: CallHandler> RingWorker<'_, H> {
@@ -262,9 +289,18 @@ impl<H: CallHandler> RingWorker<'_, H> {
         if self.consumer.unreleased() >= RELEASE_BYTES {
             self.release();
         }
+        if self.unsettled.is_some_and(|unsettled| unsettled != (frame.call, frame.context))
+            || self.unfinished.len() >= UNFINISHED_MAX
+        {
+            self.settle();
+        }
         // A guest that lies about it has its own calls carried out in another order.
         if frame.flags & FRAME_UNORDERED == 0 {
-            let waited = self.turn.wait(self.ring, self.state, frame, self.counters);
+            let (ring, state, counters) = (self.ring, self.state, self.counters);
+            let mut turn = std::mem::take(&mut self.turn);
+            // What it waits for may in turn be waiting for what is unsettled here.
+            let waited = turn.wait(ring, state, frame, counters, || self.settle());
+            self.turn = turn;
             if let (Some(profile), Some(waited)) = (profile, waited) {
                 profile.order_waits.add(waited);
             }
@@ -273,12 +309,15 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.reply.clear();
         let staging = self.ring.staging();
         let start = profile.map(|_| Instant::now());
-        let result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
+        let mut result = match self.state.handler.call(&mut self.thread, frame, staging, &mut self.reply) {
             Ok(result) => result,
             Err(malformed) => self.state.malformed(self.ring.index, &malformed),
         };
         if let (Some(profile), Some(start)) = (profile, start) {
             profile.call(frame.call, waits, start.elapsed());
+        }
+        if self.state.handler.is_unsettled(&self.thread) {
+            result = self.note_unsettled(frame, waits, result);
         }
         self.consumer.issued();
         count(&self.counters.calls);
@@ -293,14 +332,89 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 Err(error) => die(exit::EXECUTOR, &format!("call {}: {error}", frame.call)),
             }
         } else if result != 0 {
-            self.post_error(frame, result);
+            self.post_error(frame.call, result);
         }
         if is_bulk {
+            self.unfinished.push_back(self.state.handler.transfers(&self.thread).0);
+        }
+        self.finish_bulk();
+        // Last: whoever stops the session must not see guest memory change after this.
+        self.ring.inside.leave();
+    }
+
+    /// A call has returned and is not over. A guest that waits is answered when it is; otherwise whoever comes later in another ring
+    /// finds out before it finds the call returned.
+    fn note_unsettled(&mut self, frame: Frame<'_>, waits: bool, result: u32) -> u32 {
+        if waits {
+            let settled = self.settle_all();
+            return if result == 0 { settled } else { result };
+        }
+        if self.unsettled.is_none() {
+            self.unsettled = Some((frame.call, frame.context));
+            self.ring.unsettled_call().clone_from(&self.ring.in_call());
+            self.ring.unsettled.store(frame.ticket, Ordering::Release);
+        }
+        result
+    }
+
+    /// Waits for all that is not over and answers the first error of it.
+    fn settle_all(&mut self) -> u32 {
+        let mut first = 0;
+        while self.state.handler.is_unsettled(&self.thread) {
+            let result = self.state.handler.settle(&mut self.thread);
+            first = if first == 0 { result } else { first };
+            self.finish_bulk();
+        }
+        self.settled();
+        first
+    }
+
+    fn settled(&mut self) {
+        self.unsettled = None;
+        self.ring.unsettled.store(0, Ordering::Release);
+    }
+
+    /// Waits for all that is not over.
+    fn settle(&mut self) {
+        while self.unsettled.is_some() {
+            self.settle_some();
+        }
+    }
+
+    /// Waits for the earliest of it; an error is that of a posted call.
+    fn settle_some(&mut self) {
+        let Some((call, _)) = self.unsettled else { return };
+        // It may take a while, in which the guest is not to wait for space.
+        if self.consumer.unreleased() != 0 {
+            self.release();
+        }
+        self.state.gate.enter(&self.ring.inside);
+        if self.state.handler.is_unsettled(&self.thread) {
+            let result = self.state.handler.settle(&mut self.thread);
+            self.publish_sticky();
+            // Before the guest can find the frame finished.
+            if result != 0 {
+                self.post_error(call, result);
+            }
+            self.finish_bulk();
+        }
+        if !self.state.handler.is_unsettled(&self.thread) {
+            self.settled();
+        }
+        self.ring.inside.leave();
+    }
+
+    /// Says of bulk frames that they are finished, as far as they are.
+    fn finish_bulk(&mut self) {
+        if self.unfinished.is_empty() {
+            return;
+        }
+        let over = self.state.handler.transfers(&self.thread).1;
+        while self.unfinished.front().is_some_and(|begun| *begun <= over) {
+            self.unfinished.pop_front();
             let wake = self.consumer.bulk_finished();
             self.wake_if(wake);
         }
-        // Last: whoever stops the session must not see guest memory change after this.
-        self.ring.inside.leave();
     }
 
     fn release(&mut self) {
@@ -323,7 +437,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         }
     }
 
-    fn post_error(&mut self, frame: Frame<'_>, result: u32) {
+    fn post_error(&mut self, call: u32, result: u32) {
         self.state.page.count_posted_error();
         count(&self.counters.posted_errors);
         let logged = self.state.logged_errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |logged| {
@@ -331,10 +445,10 @@ impl<H: CallHandler> RingWorker<'_, H> {
         });
         match logged.map(|logged| logged.saturating_add(1)) {
             Ok(LOGGED_ERRORS_MAX) => log::error!("posted calls fail too often to log each of them"),
-            Ok(_) => log::error!("ring {}: posted call {} failed with {result}", self.ring.index, frame.call),
+            Ok(_) => log::error!("ring {}: posted call {call} failed with {result}", self.ring.index),
             Err(_) => {}
         }
-        self.consumer.post_error(result, frame.call);
+        self.consumer.post_error(result, call);
     }
 
     /// Polls the empty ring for a while, then sleeps until somebody saw frames in it.

@@ -32,19 +32,21 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Returns when `frame` may be carried out, and how long that took if it had to wait.
+    /// Returns when `frame` may be carried out, and how long that took if it had to wait. If it has to, `before` is called first.
     pub(super) fn wait<H: CallHandler>(
         &mut self,
         ring: &Ring,
         state: &State<H>,
         frame: Frame<'_>,
         counters: &RingCounters,
+        before: impl FnOnce(),
     ) -> Option<Duration> {
         let Some(mut blocking) = ring.blocked(frame.ticket) else {
             self.overtaken = None;
             return None;
         };
         count(&counters.order_waits);
+        before();
         let start = Instant::now();
         let mut ask_at = ORDER_ASK_AFTER;
         if self.overtaken.is_some() && self.overtaken == in_call(&blocking) {
@@ -98,11 +100,19 @@ impl Ring {
     /// may be between publishing and kicking.
     fn blocked(&self, ticket: u64) -> Option<Blocking> {
         let peers = self.peers();
-        let (ring, blocking) = peers.iter().find_map(|ring| Some((ring, ring.view().blocks(ticket)?)))?;
+        let (ring, blocking) = peers.iter().find_map(|ring| Some((ring, ring.blocks(ticket)?)))?;
         if let Blocking::Queued(_) = blocking {
             ring.unpark_parked();
         }
         Some(blocking)
+    }
+
+    /// What in this ring holds back a later ticket of another.
+    fn blocks(&self, ticket: u64) -> Option<Blocking> {
+        // What is unsettled is looked for second: it is said before the call is said to have returned.
+        self.view()
+            .blocks(ticket)
+            .or_else(|| self.unsettled().filter(|unsettled| *unsettled < ticket).map(Blocking::InCall))
     }
 
     /// Every posted frame of another ring that holds back `ticket`. None: it cannot be said.
@@ -110,6 +120,14 @@ impl Ring {
         let peers: Vec<Arc<Ring>> = self.peers().clone();
         let mut frames = Vec::new();
         for ring in &peers {
+            if let Some(unsettled) = ring.unsettled().filter(|unsettled| *unsettled < ticket) {
+                // Such calls are of one kind, and have been issued: the first of them stands for all.
+                let copy = ring.unsettled_call().clone();
+                if copy.ticket != unsettled {
+                    return None;
+                }
+                frames.push(copy);
+            }
             if let Some(Blocking::InCall(in_call)) = ring.view().blocks(ticket) {
                 let copy = ring.in_call().clone();
                 if copy.ticket != in_call {

@@ -63,7 +63,11 @@ pub mod call {
     /// As RECORD, then sleeps for so many milliseconds.
     pub const NAP: u32 = 24;
     /// Replies 1 if the worker was initialised ahead of the session.
-    pub const INITIALISED: u32 = 27;
+    pub const INITIALISED: u32 = 29;
+    /// Returns, and is over when it is settled: after so many milliseconds, or with OPEN_GATE where that is 0. Then as RECORD.
+    pub const BEGIN: u32 = 27;
+    /// As BEGIN, and what it comes to is the number in the arguments.
+    pub const BEGIN_IN_VAIN: u32 = 28;
 }
 
 /// Fingerprint that the probe tells.
@@ -146,16 +150,54 @@ fn put_all(reply: &mut Vec<u8>, numbers: &[u64]) {
     numbers.iter().for_each(|number| reply.extend_from_slice(&number.to_le_bytes()));
 }
 
-impl CallHandler for EchoHandler {
-    type Thread = u32;
+/// What a ring's thread has to itself.
+pub struct EchoThread {
+    ring: u32,
+    /// Tickets of what has begun, and for how long that takes.
+    begun: Vec<u64>,
+    /// How many are over.
+    over: u64,
+    pause: Duration,
+    comes_to: u32,
+}
 
-    fn ring_thread(&self, ring: u32) -> u32 {
-        ring
+impl EchoHandler {
+    fn wait_for_gate(&self) {
+        let mut open = self.gate.lock().unwrap();
+        while !*open {
+            open = self.gate_opened.wait(open).unwrap();
+        }
+    }
+}
+
+impl CallHandler for EchoHandler {
+    type Thread = EchoThread;
+
+    fn ring_thread(&self, ring: u32) -> EchoThread {
+        EchoThread { ring, begun: Vec::new(), over: 0, pause: Duration::ZERO, comes_to: 0 }
+    }
+
+    fn is_unsettled(&self, thread: &EchoThread) -> bool {
+        !thread.begun.is_empty()
+    }
+
+    fn settle(&self, thread: &mut EchoThread) -> u32 {
+        if thread.pause.is_zero() && thread.comes_to == 0 {
+            self.wait_for_gate();
+        }
+        std::thread::sleep(thread.pause);
+        self.log.lock().unwrap().push(thread.begun.remove(0));
+        thread.over += 1;
+        std::mem::take(&mut thread.comes_to)
+    }
+
+    fn transfers(&self, thread: &EchoThread) -> (u64, u64) {
+        (thread.over + thread.begun.len() as u64, thread.over)
     }
 
     fn call(
         &self,
-        thread: &mut u32,
+        thread: &mut EchoThread,
         frame: Frame<'_>,
         staging: Option<StagingMemory>,
         reply: &mut Vec<u8>,
@@ -167,10 +209,15 @@ impl CallHandler for EchoHandler {
             call::RECORD => self.log.lock().unwrap().push(frame.ticket),
             call::BLOCK => {
                 self.log.lock().unwrap().push(frame.ticket);
-                let mut open = self.gate.lock().unwrap();
-                while !*open {
-                    open = self.gate_opened.wait(open).unwrap();
-                }
+                self.wait_for_gate();
+            }
+            call::BEGIN => {
+                thread.begun.push(frame.ticket);
+                thread.pause = Duration::from_millis(number(frame.args, 0)?);
+            }
+            call::BEGIN_IN_VAIN => {
+                thread.begun.push(frame.ticket);
+                thread.comes_to = number(frame.args, 0)? as u32;
             }
             call::WAIT_FOR_GUEST => {
                 let mut paused = self.paused.lock().unwrap();
@@ -239,7 +286,7 @@ impl CallHandler for EchoHandler {
             call::PROCESS => reply.extend_from_slice(process().as_bytes()),
             call::PID => put_all(reply, &[u64::from(std::process::id())]),
             call::HOLD_REGIONS => self.holds_regions.store(true, Ordering::SeqCst),
-            call::RING => put_all(reply, &[u64::from(*thread)]),
+            call::RING => put_all(reply, &[u64::from(thread.ring)]),
             other => return Err(Malformed(format!("call {other}"))),
         }
         Ok(0)

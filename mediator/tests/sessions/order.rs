@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mediator::WakeKind;
-use pci_layout::ring::{FRAME_UNORDERED, FRAME_WAIT};
+use pci_layout::ring::{FRAME_BULK, FRAME_UNORDERED, FRAME_WAIT};
+use vgpu_ring::WaitFor;
 
 use crate::echo::call;
 use crate::guest::{Guest, start_vm};
@@ -15,6 +16,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("unordered_calls_do_not_wait_for_their_turn", unordered_calls_do_not_wait_for_their_turn),
     ("a_blocked_posted_call_is_overtaken", a_blocked_posted_call_is_overtaken),
     ("what_may_not_overtake_waits", what_may_not_overtake_waits),
+    ("what_is_not_over_is_before_all_that_is_later", what_is_not_over_is_before_all_that_is_later),
+    ("what_is_not_over_is_overtaken", what_is_not_over_is_overtaken),
+    ("what_is_not_over_can_fail", what_is_not_over_can_fail),
+    ("bulk_frames_are_finished_when_they_are_over", bulk_frames_are_finished_when_they_are_over),
 ];
 
 fn earlier_posted_calls_go_first() {
@@ -131,4 +136,74 @@ fn what_may_not_overtake_waits() {
     assert_eq!(vm.totals().calls, 0, "nothing has returned");
     three.call(call::OPEN_GATE, &[]);
     assert_eq!(three.numbers(call::READ_LOG, &[]), [blocked, held]);
+}
+
+/// Calls that have returned and are not over, of two rings in turn: everything comes in the order of the tickets, and nobody waits for
+/// ever for another that waits for him.
+fn what_is_not_over_is_before_all_that_is_later() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let ms = 2u64.to_le_bytes();
+    let mut expected = Vec::new();
+    for round in 0..60 {
+        expected.push(one.post(call::BEGIN, &ms));
+        if round % 2 == 0 {
+            expected.push(one.post(call::BEGIN, &ms));
+        }
+        expected.push(two.post(if round % 3 == 0 { call::RECORD } else { call::BEGIN }, &ms));
+        if round % 5 == 0 {
+            expected.push(one.post(call::RECORD, &[]));
+        }
+        if round % 7 == 0 {
+            let ticket = two.push(call::BEGIN, FRAME_WAIT, &ms).expect("live");
+            two.reply(ticket).expect("live");
+            expected.push(ticket);
+        }
+    }
+    assert_eq!(one.numbers(call::READ_LOG, &[]), expected);
+    assert_eq!(vm.totals().overtakes, 0);
+}
+
+fn what_is_not_over_is_overtaken() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    let begun = [0; 3].map(|_| one.post(call::BEGIN, &0u64.to_le_bytes()));
+    two.call(call::OPEN_GATE, &[]);
+    assert_eq!(one.numbers(call::READ_LOG, &[]), begun);
+}
+
+fn what_is_not_over_can_fail() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let mut one = guest.ring(0);
+    let waited = one.try_call(call::BEGIN_IN_VAIN, &7u64.to_le_bytes()).expect("live");
+    assert_eq!(waited.0, 7);
+    one.post(call::BEGIN_IN_VAIN, &8u64.to_le_bytes());
+    one.call(call::ECHO, &[]);
+    assert_eq!(one.producer.take_async_error(), Some((8, call::BEGIN_IN_VAIN)));
+    assert_eq!(vm.totals().posted_errors, 1);
+}
+
+fn bulk_frames_are_finished_when_they_are_over() {
+    let (vm, kernel) = start_vm(|_| ());
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let (mut one, mut two) = (guest.ring(0), guest.ring(1));
+    for _ in 0..3 {
+        one.push(call::BEGIN, FRAME_BULK, &0u64.to_le_bytes()).expect("live");
+    }
+    // More than the worker keeps in mind, none of which is over.
+    for _ in 0..200 {
+        one.push(call::BEGIN, FRAME_BULK, &0u64.to_le_bytes()).expect("live");
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(one.producer.bulk_done(), 0, "nothing is over");
+    two.call(call::OPEN_GATE, &[]);
+    one.wait_for(WaitFor::Bulk(203)).expect("live");
+    let last = one.push(call::BEGIN, FRAME_BULK | FRAME_WAIT, &1u64.to_le_bytes()).expect("live");
+    one.reply(last).expect("live");
+    one.wait_for(WaitFor::Bulk(204)).expect("live");
+    assert_eq!(one.numbers(call::READ_LOG, &[]).len(), 204);
+    assert_eq!(vm.totals().posted_errors, 0);
 }

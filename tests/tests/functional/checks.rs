@@ -41,6 +41,7 @@ checks! {
     threads_hand_work_on
     full_launch_queue
     waits
+    long_copies
     killed_process
     forks
     foreign_addresses
@@ -136,6 +137,14 @@ fn waits(place: &Place) -> Result<()> {
             "no completion word has come in time: {asked} questions in 2,000 rounds"
         );
     }
+}
+
+/// Copies that several threads of the library take part in, of several threads of the program, with forks and captures meanwhile.
+fn long_copies(place: &Place) -> Result<()> {
+    for line in ["copies threads", "copies fork", "copies capture", "copies one"] {
+        place.check(line)?;
+    }
+    place.job("copies threads").env("VGPU_STRICT", "1").check().map(drop)
 }
 
 /// SIGKILL in the midst of a copy and of a kernel, also while a forked child lives on: the worker is gone at once.

@@ -49,10 +49,12 @@
 )]
 
 mod attributes;
+mod bounce;
 mod calls;
 mod context;
 mod dl;
 mod driver;
+mod flights;
 mod graph_params;
 mod graphs;
 mod host_functions;

@@ -230,6 +230,11 @@ impl Cuda {
         outcome
     }
 
+    /// There is one device: what is copied without a stream is in turn with the current context's work, and with no other device's.
+    pub(crate) fn has_one_device(&self) -> bool {
+        self.info.devices.len() == 1
+    }
+
     /// Takes device memory from the session's share; [`Cuda::give_back`] returns it.
     pub(crate) fn take(&self, bytes: u64) -> CuResult<()> {
         let most = self.config.memory_bytes.unwrap_or(u64::MAX);
@@ -325,6 +330,18 @@ impl Executor for Cuda {
         }
         let wanted = if context == 0 { None } else { Some(read(&self.contexts).get(context)?) };
         thread.bind(wanted)
+    }
+
+    fn is_unsettled(&self, thread: &Thread) -> bool {
+        thread.is_unsettled()
+    }
+
+    fn settle(&self, thread: &mut Thread) -> CuResult<()> {
+        thread.settle()
+    }
+
+    fn transfers(&self, thread: &Thread) -> (u64, u64) {
+        thread.transfers()
     }
 
     fn sticky(&self) -> u32 {

@@ -1,4 +1,5 @@
-//! What belongs to a ring's host thread: the context that is current in it, and its staging buffer's registration.
+//! What belongs to a ring's host thread: the context that is current in it, its staging buffer's registration, and the copies that it
+//! has begun and not waited for.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -7,11 +8,15 @@ use cuda_api::CuResult;
 use cuda_api::host::StagingView;
 use cuda_api::types::CUresult;
 
+use crate::bounce::Bounce;
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
+use crate::flights::Flights;
 
 /// CU_STREAM_CAPTURE_MODE_RELAXED.
 const CAPTURE_RELAXED: u32 = 2;
+/// The driver's own default stream.
+pub(crate) const STREAM_LEGACY: Raw = 0;
 /// CU_MEMHOSTREGISTER_PORTABLE.
 const REGISTER_PORTABLE: u32 = 1;
 
@@ -32,6 +37,12 @@ pub struct Thread {
     pinned: Option<Pinned>,
     /// Registering failed: copies go through the driver's own staging.
     pageable: bool,
+    /// Through which short copies go.
+    bounce: Bounce,
+    /// Copies in the legacy default stream of the current context have been begun and not been waited for.
+    unsettled: bool,
+    /// What goes through staging.
+    flights: Flights,
 }
 
 // SAFETY: of what is in it, only the staging buffer's address keeps it from being Send; it is used under `StagingView`'s
@@ -46,7 +57,18 @@ impl Thread {
         if let Err(error) = unsafe { driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) } {
             log::warn!("a ring's thread keeps the GLOBAL capture mode: {error}");
         }
-        Thread { ring, driver, context: None, bound: 0, staging: None, pinned: None, pageable: false }
+        Thread {
+            ring,
+            driver,
+            context: None,
+            bound: 0,
+            staging: None,
+            pinned: None,
+            pageable: false,
+            bounce: Bounce::default(),
+            unsettled: false,
+            flights: Flights::default(),
+        }
     }
 
     /// The current context.
@@ -88,6 +110,64 @@ impl Thread {
         Ok(())
     }
 
+    /// Pinned memory for a copy of `len` bytes, as [`Bounce::take`] has it; what is under way is waited for where there is no other room.
+    pub(crate) fn bounce(&mut self, len: usize) -> CuResult<Option<*mut u8>> {
+        // What is registered in a green context belongs to its primary one.
+        let context = self.owner()?.clone();
+        if let Some(at) = self.bounce.take(self.driver, &context, len) {
+            return Ok(Some(at));
+        }
+        if !self.bounce.is_used() {
+            return Ok(None);
+        }
+        self.settle_bounced()?;
+        Ok(self.bounce.take(self.driver, &context, len))
+    }
+
+    /// A copy was begun in the legacy default stream, from memory of [`Thread::bounce`], and is not waited for.
+    pub(crate) fn begun(&mut self) {
+        self.unsettled = true;
+    }
+
+    /// A copy from or to memory of [`Thread::bounce`] is over, and so are all before it.
+    pub(crate) fn over(&mut self) {
+        self.unsettled = false;
+        self.bounce.settled();
+    }
+
+    /// See [`cuda_api::host::Executor::is_unsettled`].
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled || self.flights.any()
+    }
+
+    /// A copy from or to staging was issued in a stream, and need not be waited for before the call returns.
+    pub(crate) fn transferring(&mut self, stream: Raw) -> CuResult<()> {
+        let context = self.context()?.clone();
+        self.flights.begin(self.driver, &context, stream)
+    }
+
+    /// See [`cuda_api::host::Executor::transfers`].
+    pub(crate) fn transfers(&self) -> (u64, u64) {
+        self.flights.counts()
+    }
+
+    /// Waits for the earliest transfer, or else for the short copies that were begun.
+    pub(crate) fn settle(&mut self) -> CuResult<()> {
+        if self.flights.any() { self.flights.land(self.driver) } else { self.settle_bounced() }
+    }
+
+    /// Waits for the short copies that were begun.
+    fn settle_bounced(&mut self) -> CuResult<()> {
+        if !self.unsettled {
+            self.bounce.settled();
+            return Ok(());
+        }
+        let outcome = self.driver.cuStreamSynchronize(STREAM_LEGACY);
+        // Whatever the answer: a context that is gone and a device that is lost copy nothing any more.
+        self.over();
+        outcome
+    }
+
     /// `len` bytes of staging, registered with the driver where it lets us.
     pub(crate) fn staging(&mut self, offset: u64, len: u64) -> CuResult<*mut u8> {
         let view = self.staging.ok_or(CUresult::INVALID_VALUE)?;
@@ -120,6 +200,10 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
+        // An error was this session's, which nobody asks any more.
+        while self.is_unsettled() {
+            let _ = self.settle();
+        }
         if let Some(pinned) = self.pinned.take()
             && self.driver.sticky() == 0
         {

@@ -1,12 +1,13 @@
 //! Copies and fills.
 //!
 //! The guest's bytes come in the frame (a private copy, pageable for the driver, which takes them before it returns: "API
-//! synchronization behavior" of the CUDA Driver API) or lie in staging. Staging is registered, so its copies are DMA, and
-//! waited for: the buffer is the guest's again when the call has returned. Neither can be part of a capture, whose
-//! replays would read memory that is long gone.
+//! synchronization behavior" of the CUDA Driver API) or lie in staging. Staging is registered, so its copies are DMA; the buffer is the
+//! guest's again when they have been waited for, which is when the next ones are under way ([`crate::flights`]). Neither can be part of a
+//! capture, whose replays would read memory that is long gone.
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cuda_api::CuResult;
 use cuda_api::calls::copy::Host;
@@ -17,7 +18,7 @@ use crate::Cuda;
 use crate::calls::memory::host_address;
 use crate::context::Context;
 use crate::driver::Raw;
-use crate::thread::Thread;
+use crate::thread::{STREAM_LEGACY, Thread};
 
 /// CU_STREAM_CAPTURE_STATUS_NONE.
 const CAPTURE_NONE: u32 = 0;
@@ -64,7 +65,35 @@ pub(crate) fn place(
     }
 }
 
+/// What a copy to memory of [`Thread::bounce`] has brought, if it was carried out.
+fn taken_out(thread: &mut Thread, bounce: *mut u8, len: usize, copied: CuResult<()>) -> CuResult<Filled> {
+    thread.over();
+    copied?;
+    // SAFETY: `len` bytes of the thread's own, which the device has written and nobody writes any more.
+    Ok(unsafe { std::slice::from_raw_parts(bounce.cast_const(), len) }.to_vec())
+}
+
 impl Cuda {
+    /// A copy without a stream may be made as one in the legacy default stream that is waited for later. What it answers during a capture,
+    /// in streams that wait for the default one, is the driver's own affair; and with several devices it is in turn with all of them.
+    fn may_be_unsettled(&self) -> bool {
+        self.has_one_device() && self.captures.load(Ordering::Relaxed) == 0
+    }
+
+    /// Begins a copy of a frame's bytes in the legacy default stream: to the guest it is over when it was issued, and the worker sees to
+    /// it that nothing but more of the kind comes before it really is ([`cuda_api::host::Executor::is_unsettled`]). Waiting for each by
+    /// itself takes three times as long. False: it has to be made the ordinary way.
+    fn copy_in_unsettled(&self, thread: &mut Thread, dst: CUdeviceptr, bytes: &[u8]) -> CuResult<bool> {
+        let Some(bounce) = thread.bounce(bytes.len())? else { return Ok(false) };
+        // SAFETY: room for all of them that is this copy's until it was waited for; the destination is this session's (checked).
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), bounce, bytes.len());
+            self.driver.cuMemcpyHtoDAsync_v2(dst, bounce.cast_const().cast(), bytes.len(), STREAM_LEGACY)
+        }?;
+        thread.begun();
+        Ok(true)
+    }
+
     /// The address lies in registered host memory.
     fn registered(&self, address: u64) -> CuResult<()> {
         if self.memory.is_host(address) { Ok(()) } else { Err(CUresult::INVALID_VALUE) }
@@ -119,7 +148,20 @@ impl Host for Cuda {
         len: usize,
         bytes: Bulk<'_>,
     ) -> CuResult<()> {
-        let (from, _) = source(self, thread, &bytes, len as u64)?;
+        let (from, staged) = source(self, thread, &bytes, len as u64)?;
+        if self.may_be_unsettled() {
+            if let Bulk::Inline(bytes) = bytes
+                && self.copy_in_unsettled(thread, dst, bytes)?
+            {
+                return Ok(());
+            }
+            if staged {
+                // SAFETY: `len` bytes in staging, which stays mapped and is the guest's again when the transfer is over. The
+                // destination is this session's (checked).
+                unsafe { self.driver.cuMemcpyHtoDAsync_v2(dst, from, len, STREAM_LEGACY) }?;
+                return thread.transferring(STREAM_LEGACY);
+            }
+        }
         // SAFETY: `len` bytes that stay while the call runs; the destination is this session's (checked).
         unsafe { self.driver.cuMemcpyHtoD_v2(dst, from, len) }
     }
@@ -131,8 +173,23 @@ impl Host for Cuda {
         len: usize,
         to: Fill,
     ) -> CuResult<Filled> {
+        if let Fill::Inline { len: room } = to
+            && room == len as u64
+            && let Some(bounce) = thread.bounce(len)?
+        {
+            // SAFETY: room for `len` bytes that is this copy's; the source is this session's (checked).
+            let copied = unsafe { self.driver.cuMemcpyDtoH_v2(bounce.cast(), src, len) };
+            return taken_out(thread, bounce, len, copied);
+        }
         let mut reply = Vec::new();
-        let (to, _) = place(self, thread, &mut reply, to, len as u64)?;
+        let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
+        if staged && self.may_be_unsettled() {
+            // SAFETY: room for `len` bytes in staging, which stays mapped and is the guest's again when the transfer is over. The
+            // source is this session's (checked).
+            unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, STREAM_LEGACY) }?;
+            thread.transferring(STREAM_LEGACY)?;
+            return Ok(reply);
+        }
         // SAFETY: room for `len` bytes that stays while the call runs; the source is this session's (checked).
         unsafe { self.driver.cuMemcpyDtoH_v2(to, src, len) }?;
         Ok(reply)
@@ -165,9 +222,9 @@ impl Host for Cuda {
         let (from, staged) = source(self, thread, &bytes, len as u64)?;
         self.not_capturing(stream.raw)?;
         // SAFETY: `len` bytes: in the frame, which the driver has taken when it returns, or in staging, which stays mapped
-        // and is waited for below. The destination is this session's (checked).
+        // and is the guest's again when the transfer is over. The destination is this session's (checked).
         unsafe { self.driver.cuMemcpyHtoDAsync_v2(dst, from, len, stream.raw) }?;
-        if staged { self.driver.cuStreamSynchronize(stream.raw) } else { Ok(()) }
+        if staged { thread.transferring(stream.raw) } else { Ok(()) }
     }
 
     fn cuMemcpyDtoHAsync_v2(
@@ -179,14 +236,23 @@ impl Host for Cuda {
         stream: CUstream,
     ) -> CuResult<Filled> {
         let stream = self.stream(stream)?;
+        self.not_capturing(stream.raw)?;
+        if let Fill::Inline { len: room } = to
+            && room == len as u64
+            && let Some(bounce) = thread.bounce(len)?
+        {
+            // SAFETY: room for `len` bytes that is this copy's until it was waited for; the source is this session's (checked).
+            let copied = unsafe { self.driver.cuMemcpyDtoHAsync_v2(bounce.cast(), src, len, stream.raw) };
+            let copied = copied.and_then(|()| self.driver.cuStreamSynchronize(stream.raw).map(|_| ()));
+            return taken_out(thread, bounce, len, copied);
+        }
         let mut reply = Vec::new();
         let (to, staged) = place(self, thread, &mut reply, to, len as u64)?;
-        self.not_capturing(stream.raw)?;
         // SAFETY: room for `len` bytes: pageable, which the driver has written when it returns, or in staging, which stays
-        // mapped and is waited for below. The source is this session's (checked).
+        // mapped and is the guest's again when the transfer is over. The source is this session's (checked).
         unsafe { self.driver.cuMemcpyDtoHAsync_v2(to, src, len, stream.raw) }?;
         if staged {
-            self.driver.cuStreamSynchronize(stream.raw)?;
+            thread.transferring(stream.raw)?;
         }
         Ok(reply)
     }
