@@ -104,18 +104,22 @@ pub(crate) unsafe fn device_to_host(
                 );
             }
             // SAFETY: this function's contract is the callee's.
-            return unsafe {
+            unsafe {
                 lane.fetch_bytes(to, len, |lane, at, part, fill, place| {
                     lane.ask::<row::cuMemcpyDtoHAsync_v2>(&(src + at as u64, part, fill, stream), place)
-                })
-            };
+                })?;
+            }
+            lane.has_fetched(Some(stream));
+            return Ok(());
         }
         // SAFETY: as above.
         unsafe {
             lane.fetch_bytes(to, len, |lane, at, part, fill, place| {
                 lane.ask::<row::cuMemcpyDtoH_v2>(&(src + at as u64, part, fill), place)
-            })
+            })?;
         }
+        lane.has_fetched(None);
+        Ok(())
     })
 }
 

@@ -283,6 +283,11 @@ impl Lane<'_> {
         self.deferred_error()
     }
 
+    /// The call that was waited for last has copied from the device to ordinary memory in a stream, or in none: the stream's work is done.
+    pub fn has_fetched(&mut self, stream: Option<CUstream>) {
+        self.remember(key(stream.unwrap_or(STREAM_LEGACY)));
+    }
+
     fn ask_stream(&mut self, stream: CUstream) -> CuResult<()> {
         let shortly = may_know(self.process());
         if !(shortly && self.is_over(stream)) {

@@ -8,6 +8,7 @@ use pci_layout::ring::FRAME_BULK;
 use super::{Arguments, Lane, call_failure, tells_of_work};
 use crate::managed::{variables, watch};
 use crate::output;
+use crate::waiting::Sent;
 
 /// A call that was sent and has to be answered before the thread sends anything else.
 #[must_use = "its reply has to be waited for"]
@@ -33,7 +34,10 @@ impl Lane<'_> {
         }
         let (process, number) = (self.process, self.number);
         let stale = number == 0 && self.context != 0;
+        self.state.unsettled.sending();
         let ticket = process.session.next_ticket();
+        self.state.sent = Sent { ticket, quiet: self.state.unsettled.others_are_quiet() };
+        self.sends(None);
         self.ring()?
             .begin(C::ID, FRAME_BULK, number, ticket, |w| fields.put(&mut Arguments(w)))
             .map_err(|e| call_failure(&e))?;
@@ -62,9 +66,11 @@ impl Lane<'_> {
         if begun.managed && outcome.is_ok() {
             variables::pull();
         }
+        let sent = self.state.sent;
         let printed = self.process.session.printed_bytes();
         if begun.may_block && output::is_behind(printed) {
             output::bring(printed, || self.call_alone::<vgpuTakeOutput>(&(), false));
+            self.state.sent = sent;
         }
         outcome
     }
