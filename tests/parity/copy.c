@@ -386,7 +386,6 @@ CASE(cuMemcpyPeer)
     R(cuStreamSynchronize(s));
     holds("peer async", e, 4096);
     R(cuMemcpyPeer(e, context, d, context, 4097));
-    R(cuMemcpyPeerAsync(e, context, d + 4096, context, 1, s));
     R(cuMemcpyPeer(e, context, d, context, 0));
     R(cuMemcpyPeer((CUdeviceptr)host, context, d, context, 8));
     memset(&p, 0, sizeof p);

@@ -192,6 +192,9 @@ static void rounds(void)
     }
 }
 
+/* Bytes of the device that the driver takes for itself meanwhile; what is kept by mistake is more. */
+enum { SLACK = 64 << 20 };
+
 static void freed(void)
 {
     CUdeviceptr p, q;
@@ -224,12 +227,12 @@ static void freed(void)
     CHECK(cuMemFree(p));
     CHECK(cuMemFree(q));
     CHECK(cuMemGetInfo(&after, &total));
-    EXPECT(after >= before - (4 << 20));
+    EXPECT(after >= before - SLACK);
     /* All of the device's memory can be allocated again. */
     CHECK(cuMemAlloc(&p, 1 << 20));
     CHECK(cuMemFree(p));
     CHECK(cuMemGetInfo(&after, &total));
-    EXPECT(after >= before - (4 << 20));
+    EXPECT(after >= before - SLACK);
 }
 
 int main(int argc, char **argv)

@@ -11,12 +11,13 @@
 //! Where kernels may print, a word is not enough: the driver brings their output when it is waited for itself.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cuda_api::calls::context::row::cuCtxSynchronize;
 use cuda_api::calls::event::row;
 use cuda_api::calls::stream::row::{self as stream_row, vgpuSignal};
+use cuda_api::calls::virtual_memory::row::cuMemFreeAsync;
 use cuda_api::guest::finish;
 use cuda_api::types::{CUcontext, CUevent, CUstream, Handle, STREAM_DEFAULT, STREAM_LEGACY};
 use cuda_api::{CUresult, Call, CuResult};
@@ -118,6 +119,24 @@ static WORDS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const GIVEN: u8 = 1;
 const REFUSED: u8 = 2;
+
+/// Memory was freed into a pool: with a wait of its own the driver gives back what a pool has too much of (CUDA Driver API,
+/// CU_MEMPOOL_ATTR_RELEASE_THRESHOLD), with a word it would not hear of the wait.
+static POOLS_OWE: AtomicBool = AtomicBool::new(false);
+
+/// A call of this number frees into a pool.
+#[inline]
+pub const fn frees_into_a_pool(id: u32) -> bool {
+    id == <cuMemFreeAsync as Call>::ID
+}
+
+/// Memory is about to be freed into a pool.
+#[inline]
+pub fn pools_owe() {
+    if !POOLS_OWE.load(Ordering::Relaxed) {
+        POOLS_OWE.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What is known of an event: how often it was recorded in this process, and whether it has been seen complete since.
 #[derive(Debug, Default)]
@@ -227,6 +246,9 @@ impl Lane<'_> {
         if WORDS.load(Ordering::Relaxed) == REFUSED || self.needs_context().is_err() {
             return Ok(false);
         }
+        if POOLS_OWE.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let session = &self.process().session;
         if session.may_print() || !(limit.is_some() || self.ring()?.should_look()) {
             return Ok(false);
@@ -317,6 +339,7 @@ impl Lane<'_> {
         };
         if !told {
             let start = Instant::now();
+            POOLS_OWE.store(false, Ordering::Relaxed);
             self.call::<cuCtxSynchronize>(&(ctx,), false)?;
             self.ring()?.device_took(start.elapsed());
         }
@@ -401,7 +424,9 @@ impl Lane<'_> {
         match last {
             // Nobody has sent anything since: the event is complete when its stream is idle, and the other way round.
             Some(Recorded { stream, .. }) if known && mark != OTHERS_RECORD => {
-                if !self.is_told(stream, None)? {
+                if self.is_told(stream, None)? {
+                    self.remember(key(stream));
+                } else {
                     self.call::<row::cuEventSynchronize>(&(event,), false)?;
                 }
             }

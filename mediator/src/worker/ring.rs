@@ -32,7 +32,7 @@ const RELEASE_BYTES: u64 = FRAME_AREA_BYTES as u64 / 16;
 const UNFINISHED_MAX: usize = 64;
 
 /// Polling goes on this long without giving the processor away.
-const SPIN_HARD: Duration = Duration::from_micros(10);
+const SPIN_HARD: Duration = Duration::from_micros(20);
 /// Polling is never cut below this, however often it was in vain.
 const SPIN_MIN: Duration = Duration::from_micros(5);
 /// Frames that come with gaps of up to this many times the usual limit (1 ms) are a steady stream: it is polled for through the gaps,
@@ -97,7 +97,13 @@ impl SpinLimit {
                 break false;
             }
             if spinning && waited < SPIN_HARD {
-                (0..16).for_each(|_| std::hint::spin_loop());
+                // A processor's pause is long, some 50 ns: a look after each.
+                if (0..16).any(|_| {
+                    std::hint::spin_loop();
+                    done()
+                }) {
+                    break true;
+                }
             } else {
                 std::thread::yield_now();
             }

@@ -10,6 +10,7 @@ use cuda_api::types::{CUresult, FunctionInfo, Resource};
 use crate::context::Context;
 use crate::driver::{Driver, Raw};
 use crate::image::Given;
+use crate::lock::lock;
 
 /// Destroys a handle. After a sticky error the driver refuses even that, and nothing is left to destroy.
 pub(crate) fn destroy(context: &Context, how: impl FnOnce() -> CuResult<()>) {
@@ -75,6 +76,33 @@ pub(crate) struct Stream {
     pub(crate) context: Arc<Context>,
     /// It does not wait for the legacy default stream.
     pub(crate) non_blocking: bool,
+    pub(crate) uses: Uses,
+}
+
+/// How often a stream was used, and which use of it was a completion word's.
+#[derive(Default)]
+pub(crate) struct Uses {
+    count: AtomicU64,
+    /// The number of that use, the ring and the value of the word; 0 for none.
+    signal: Mutex<(u64, u32, u64)>,
+}
+
+impl Uses {
+    /// A call is about to use the stream; the number of this use, from 1.
+    pub(crate) fn add(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    /// Nobody else was using the stream when the word of use `number` was issued.
+    pub(crate) fn signalled(&self, number: u64, ring: u32, value: u64) {
+        *lock(&self.signal) = (number, ring, value);
+    }
+
+    /// The word that was the stream's last use, if it was: its ring and its value.
+    pub(crate) fn last_is_a_signal(&self) -> Option<(u32, u64)> {
+        let (number, ring, value) = *lock(&self.signal);
+        (number != 0 && number == self.count.load(Ordering::Acquire)).then_some((ring, value))
+    }
 }
 
 impl Drop for Stream {

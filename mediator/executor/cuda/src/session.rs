@@ -116,7 +116,18 @@ pub struct Cuda {
 /// A stream that a call names, kept alive while the call runs.
 pub(crate) struct StreamUse {
     pub(crate) raw: Raw,
-    _object: Option<Arc<Stream>>,
+    number: u64,
+    object: Option<Arc<Stream>>,
+}
+
+impl StreamUse {
+    /// The word that was written in this use of the stream.
+    pub(crate) fn signalled(&self, ring: u32, value: u64) {
+        // The table's and this one: no other call is using the stream, and one that comes is counted after this.
+        if let Some(stream) = self.object.as_ref().filter(|stream| Arc::strong_count(stream) == 2) {
+            stream.uses.signalled(self.number, ring, value);
+        }
+    }
 }
 
 impl Cuda {
@@ -184,13 +195,21 @@ impl Cuda {
     pub(crate) fn stream(&self, handle: CUstream) -> CuResult<StreamUse> {
         if CUstream::SPECIAL.contains(&handle.0) {
             let raw = Raw::try_from(handle.0).map_err(|_| CUresult::INVALID_HANDLE)?;
-            return Ok(StreamUse { raw, _object: None });
+            return Ok(StreamUse { raw, number: 0, object: None });
         }
         let object = self.streams.get(handle)?;
         if !object.context.alive() {
             return Err(CUresult::INVALID_HANDLE);
         }
-        Ok(StreamUse { raw: object.raw, _object: Some(object) })
+        let number = object.uses.add();
+        Ok(StreamUse { raw: object.raw, number, object: Some(object) })
+    }
+
+    /// All work of a stream is done, as a completion word tells. For the driver, writing the word is work as well, which it takes for
+    /// done some time later.
+    pub(crate) fn is_told_done(&self, handle: CUstream) -> bool {
+        let signal = self.streams.get(handle).ok().and_then(|stream| stream.uses.last_is_a_signal());
+        signal.is_some_and(|(ring, value)| self.words.says(ring, value))
     }
 
     pub(crate) fn event(&self, handle: CUevent) -> CuResult<Arc<Event>> {

@@ -1,6 +1,7 @@
 //! Completion words: the device writes into the session page that a stream has come to a point, and the guest's thread, which looks at
 //! it, knows as soon as the driver's own wait would.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
@@ -35,6 +36,15 @@ impl Words {
     pub(crate) fn new(completion: Option<Arc<dyn Completion>>) -> Self {
         Words { completion, registered: Mutex::default() }
     }
+
+    /// A ring's word says `value`. The guest's word for it would do as well: it is about what the guest itself is told.
+    pub(crate) fn says(&self, ring: u32, value: u64) -> bool {
+        let word = self.completion.as_ref().and_then(|completion| completion.word(ring));
+        // SAFETY: a word of the session page (`Completion::word`), mapped as long as this process, reached through atomics only.
+        word.is_some_and(|word| {
+            unsafe { AtomicU64::from_ptr(word.as_ptr()) }.load(Ordering::Acquire) == value
+        })
+    }
 }
 
 impl Cuda {
@@ -51,8 +61,9 @@ impl Cuda {
         // SAFETY: a word of the session page (`Completion::word`), registered above, that stays mapped as long as this process.
         let written =
             unsafe { self.driver.cuStreamWriteValue64_v2(stream.raw, address, value, WRITE_DEFAULT) };
-        if let Err(error) = written {
-            log::debug!("no completion word: {error}");
+        match written {
+            Ok(()) => stream.signalled(thread.ring, value),
+            Err(error) => log::debug!("no completion word: {error}"),
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::calls::launch::enumerator;
 use crate::context::{Context, number};
 use crate::driver::DevResource;
 use crate::lock::{lock, read};
-use crate::objects::{Green, ResourceDesc, Stream};
+use crate::objects::{Green, ResourceDesc, Stream, Uses};
 use crate::session::contexts_mut;
 use crate::thread::Thread;
 
@@ -224,7 +224,7 @@ impl Cuda {
         let (raw,) = self.driver.cuGreenCtxStreamCreate(green.raw, flags, priority)?;
         // It must be a non-blocking one, says CUDA, and so the driver has seen to it.
         let context = green.context.clone();
-        self.streams.add(stream, Arc::new(Stream { raw, context, non_blocking: true }))
+        self.streams.add(stream, Arc::new(Stream { raw, context, non_blocking: true, uses: Uses::default() }))
     }
 }
 

@@ -9,7 +9,7 @@ use cuda_api::types::*;
 
 use crate::Cuda;
 use crate::driver::{AttributeValue, BatchOperation};
-use crate::objects::Stream;
+use crate::objects::{Stream, Uses};
 use crate::thread::Thread;
 
 /// CU_STREAM_NON_BLOCKING.
@@ -101,7 +101,10 @@ impl Host for Cuda {
         let context = thread.context()?.clone();
         self.streams.check_free(stream)?;
         let (raw,) = self.driver.cuStreamCreateWithPriority(flags, priority)?;
-        self.streams.add(stream, Arc::new(Stream { raw, context, non_blocking: flags & NON_BLOCKING != 0 }))
+        self.streams.add(
+            stream,
+            Arc::new(Stream { raw, context, non_blocking: flags & NON_BLOCKING != 0, uses: Uses::default() }),
+        )
     }
 
     fn cuStreamDestroy_v2(&self, _: &mut Thread, stream: CUstream) -> CuResult<()> {
@@ -113,6 +116,9 @@ impl Host for Cuda {
     }
 
     fn cuStreamQuery(&self, _: &mut Thread, stream: CUstream) -> CuResult<()> {
+        if self.is_told_done(stream) {
+            return Ok(());
+        }
         self.driver.cuStreamQuery(self.stream(stream)?.raw)
     }
 
