@@ -67,6 +67,10 @@ where
         self.0.sticky()
     }
 
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        self.0.device_bytes(tell);
+    }
+
     fn may_print(&self, call: u32) -> bool {
         cuda_api::may_block(call)
     }
@@ -139,6 +143,13 @@ impl CallHandler for Either {
         match self {
             Self::Cuda(driven) => driven.region_unmapping(va, len),
             Self::Soft(driven) => driven.region_unmapping(va, len),
+        }
+    }
+
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        match self {
+            Self::Cuda(driven) => driven.device_bytes(tell),
+            Self::Soft(driven) => driven.device_bytes(tell),
         }
     }
 

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
+use pci_layout::control::INFO_LIVE;
 use pci_layout::{ABI_VERSION, regs};
 
 use crate::error::{ControlError, OpenError};
@@ -78,6 +79,16 @@ pub fn environment_is_foreign() -> bool {
 /// As for [`Device::open`] and [`Device::info`].
 pub fn read_information() -> Result<Vec<u8>, OpenError> {
     Ok(Link::connect(Choice::of_environment()?)?.read_whole(0)?)
+}
+
+/// Reads what changes while the VM runs (INFO_LIVE), as [`read_information`] does. It may come in parts that do not belong together:
+/// its reader finds out, and asks again.
+///
+/// # Errors
+///
+/// As for [`read_information`].
+pub fn read_live_information() -> Result<Vec<u8>, OpenError> {
+    Ok(Link::connect(Choice::of_environment()?)?.read_whole(INFO_LIVE)?)
 }
 
 impl Choice {
