@@ -163,6 +163,52 @@ static void device(int ordinal, unsigned devices)
     }
 }
 
+/* What this process has allocated is used, and it is listed: by memory that is known of each device. */
+static void memory_and_processes(int ordinal)
+{
+    CUdevice cuda;
+    CUcontext context;
+    CUdeviceptr p;
+    char id[32];
+    void *gpu;
+    size_t total;
+    enum { BYTES = 48 << 20 };
+    struct { unsigned long long total, free, used; } before, then;
+    struct { unsigned version; unsigned long long total, reserved, free, used; } v2 = { .version = 40 | 2u << 24 };
+    struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } list[64];
+    unsigned count = 0, answer, found = 0;
+
+    CUDA(cuDeviceGet(&cuda, ordinal));
+    CUDA(cuDeviceGetPCIBusId(id, sizeof id, cuda));
+    CUDA(cuDeviceTotalMem(&total, cuda));
+    WORKS(nvmlDeviceGetHandleByPciBusId_v2, id, &gpu);
+    CUDA(cuDevicePrimaryCtxRetain(&context, cuda));
+    CUDA(cuCtxSetCurrent(context));
+    CUDA(cuCtxSynchronize());
+    WORKS(nvmlDeviceGetMemoryInfo, gpu, &before);
+    CUDA(cuMemAlloc(&p, BYTES));
+    WORKS(nvmlDeviceGetMemoryInfo, gpu, &then);
+    EXPECT(then.total == total && then.free + then.used == then.total);
+    EXPECT(then.used >= BYTES && before.total == total);
+    WORKS(nvmlDeviceGetMemoryInfo_v2, gpu, &v2);
+    EXPECT(v2.total == total && v2.free + v2.used + v2.reserved == total);
+    v2.version++;
+    ANSWERS(ARGUMENT_VERSION_MISMATCH, nvmlDeviceGetMemoryInfo_v2, gpu, &v2);
+
+    answer = NVML(nvmlDeviceGetComputeRunningProcesses_v3, gpu, &count, NULL);
+    EXPECT(answer == INSUFFICIENT_SIZE && count >= 1 && count <= 64);
+    count = 64;
+    WORKS(nvmlDeviceGetComputeRunningProcesses_v3, gpu, &count, list);
+    for (unsigned i = 0; i < count; i++)
+        if (list[i].pid == (unsigned)getpid()) {
+            EXPECT(list[i].bytes >= BYTES && list[i].gpu_instance == ~0u);
+            found++;
+        }
+    EXPECT(found == 1);
+    CUDA(cuMemFree(p));
+    CUDA(cuDevicePrimaryCtxRelease(cuda));
+}
+
 /* What NCCL asks for, and may be told that there is none. */
 static void links(void *gpu)
 {
@@ -228,6 +274,8 @@ int main(void)
     EXPECT((unsigned)cuda_devices == devices);
     for (int i = 0; i < cuda_devices; i++)
         device(i, devices);
+    for (int i = 0; i < cuda_devices; i++)
+        memory_and_processes(i);
     links(gpu);
     /* And with one. */
     child_of(gpu);

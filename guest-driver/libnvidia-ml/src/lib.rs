@@ -10,6 +10,7 @@
 //! | [`table`] | every symbol of driver 580: answered by which function, or refused with which code and why; the page docs/nvml.md |
 //! | [`exports`] | the C functions, made from the table |
 //! | [`state`] | whether NVML is started, and what the daemon told when it was |
+//! | [`live`] | what changes, asked of the daemon each time |
 //! | [`machine`] | the devices in NVML's order, their handles |
 //! | [`answer`] | nvmlReturn_t, and how results get into the caller's memory |
 //! | the others | what is answered, by subject |
@@ -42,9 +43,12 @@ pub mod fields;
 pub mod find;
 pub mod identity;
 pub mod links;
+pub mod live;
 pub mod log;
 pub mod machine;
+pub mod memory;
 pub mod modes;
+pub mod processes;
 pub mod state;
 pub mod system;
 pub mod table;

@@ -9,7 +9,9 @@ use crate::fields::FieldValue;
 use crate::find::Uuid;
 use crate::identity::{PciInfo, PciInfoV1, PciInfoV2};
 use crate::machine::Handle;
-use crate::{clocks, fields, find, identity, links, modes, state, system};
+use crate::memory::{Memory, MemoryV2};
+use crate::processes::{ProcessV1, ProcessV2};
+use crate::{clocks, fields, find, identity, links, memory, modes, processes, state, system};
 
 /// A symbol.
 #[derive(Debug, Clone, Copy)]
@@ -170,12 +172,14 @@ chapter! { devices
     }
 }
 
-chapter! { memory
+chapter! { device_memory
     answered {
+        /// What the device has, and what the VM's processes have of it; of others' memory the daemon does not tell.
+        device nvmlDeviceGetMemoryInfo(memory: *mut Memory) = memory::info;
+        /// As nvmlDeviceGetMemoryInfo; nothing is told of what is reserved.
+        device nvmlDeviceGetMemoryInfo_v2(memory: *mut MemoryV2) = memory::info_v2;
     }
     refused {
-        NOT_SUPPORTED device "the daemon does not tell it":
-            nvmlDeviceGetMemoryInfo nvmlDeviceGetMemoryInfo_v2;
         NOT_SUPPORTED device "the window of the host's PCI device is not the VM's":
             nvmlDeviceGetBAR1MemoryInfo;
         NOT_SUPPORTED device "errors of the host's memory are the host's business":
@@ -268,16 +272,30 @@ chapter! { load
     }
 }
 
-chapter! { processes
+chapter! { running_processes
     answered {
+        /// The VM's processes that have called cuInit, and what each has allocated. Where several GPUs are counted together: NOT_SUPPORTED.
+        device nvmlDeviceGetComputeRunningProcesses_v3(count: *mut c_uint, to: *mut ProcessV2) = processes::compute;
+        /// As nvmlDeviceGetComputeRunningProcesses_v3.
+        device nvmlDeviceGetComputeRunningProcesses_v2(count: *mut c_uint, to: *mut ProcessV2) = processes::compute;
+        /// As nvmlDeviceGetComputeRunningProcesses_v3, in the structure of its time.
+        device nvmlDeviceGetComputeRunningProcesses(count: *mut c_uint, to: *mut ProcessV1) = processes::compute_v1;
+        /// None: nothing draws.
+        device nvmlDeviceGetGraphicsRunningProcesses_v3(count: *mut c_uint, to: *mut c_void) = processes::none;
+        /// None: nothing draws.
+        device nvmlDeviceGetGraphicsRunningProcesses_v2(count: *mut c_uint, to: *mut c_void) = processes::none;
+        /// None: nothing draws.
+        device nvmlDeviceGetGraphicsRunningProcesses(count: *mut c_uint, to: *mut c_void) = processes::none;
+        /// None: the VM has no MPS.
+        device nvmlDeviceGetMPSComputeRunningProcesses_v3(count: *mut c_uint, to: *mut c_void) = processes::none;
+        /// None: the VM has no MPS.
+        device nvmlDeviceGetMPSComputeRunningProcesses_v2(count: *mut c_uint, to: *mut c_void) = processes::none;
+        /// None: the VM has no MPS.
+        device nvmlDeviceGetMPSComputeRunningProcesses(count: *mut c_uint, to: *mut c_void) = processes::none;
     }
     refused {
-        NOT_SUPPORTED device "the daemon does not tell of processes":
-            nvmlDeviceGetComputeRunningProcesses nvmlDeviceGetComputeRunningProcesses_v2 nvmlDeviceGetComputeRunningProcesses_v3
-            nvmlDeviceGetGraphicsRunningProcesses nvmlDeviceGetGraphicsRunningProcesses_v2 nvmlDeviceGetGraphicsRunningProcesses_v3
-            nvmlDeviceGetMPSComputeRunningProcesses nvmlDeviceGetMPSComputeRunningProcesses_v2
-            nvmlDeviceGetMPSComputeRunningProcesses_v3 nvmlDeviceGetRunningProcessDetailList nvmlDeviceGetProcessUtilization
-            nvmlDeviceGetProcessesUtilizationInfo;
+        NOT_SUPPORTED device "the daemon does not tell how processes share the time of a device":
+            nvmlDeviceGetRunningProcessDetailList nvmlDeviceGetProcessUtilization nvmlDeviceGetProcessesUtilizationInfo;
         NOT_SUPPORTED device "the host's accounting knows no processes of a VM":
             nvmlDeviceGetAccountingBufferSize nvmlDeviceGetAccountingMode nvmlDeviceGetAccountingPids nvmlDeviceGetAccountingStats;
         NO_PERMISSION device "the devices are the host's":
@@ -361,10 +379,10 @@ chapter! { modes_of_a_device
 pub const CHAPTERS: &[(&str, &[Row])] = &[
     ("System", system_wide::ROWS),
     ("Devices", devices::ROWS),
-    ("Memory", memory::ROWS),
+    ("Memory", device_memory::ROWS),
     ("Links", links_between_devices::ROWS),
     ("Load", load::ROWS),
-    ("Processes", processes::ROWS),
+    ("Processes", running_processes::ROWS),
     ("Modes", modes_of_a_device::ROWS),
 ];
 
