@@ -19,6 +19,98 @@ const NUMBERS_MAX: usize = 1024;
 /// In place of a number of bytes: the executor does not know how much of a session's memory is on which device.
 pub const UNKNOWN_BYTES: u64 = u64::MAX;
 
+/// The names of a device's numbers.
+pub mod number {
+    /// Device memory in bytes, as NVML counts it: all of it, what is free, what anybody uses, what the driver keeps.
+    pub const MEMORY_TOTAL: u32 = 1;
+    /// See [`MEMORY_TOTAL`].
+    pub const MEMORY_FREE: u32 = 2;
+    /// See [`MEMORY_TOTAL`].
+    pub const MEMORY_USED: u32 = 3;
+    /// See [`MEMORY_TOTAL`].
+    pub const MEMORY_RESERVED: u32 = 4;
+    /// How much of the time kernels ran, and memory was read or written, in percent.
+    pub const GPU_PERCENT: u32 = 5;
+    /// See [`GPU_PERCENT`].
+    pub const MEMORY_PERCENT: u32 = 6;
+    /// In degrees Celsius.
+    pub const TEMPERATURE: u32 = 7;
+    /// What it draws, what it may draw, and what it may be told to draw, in milliwatts.
+    pub const POWER_MW: u32 = 8;
+    /// See [`POWER_MW`].
+    pub const POWER_ENFORCED_MW: u32 = 9;
+    /// See [`POWER_MW`].
+    pub const POWER_LIMIT_MW: u32 = 10;
+    /// Since the driver was loaded, in millijoules.
+    pub const ENERGY_MJ: u32 = 11;
+    /// The first of four clocks in MHz: graphics, multiprocessors, memory, video; as they are.
+    pub const CLOCK_MHZ: u32 = 12;
+    /// The same four at most.
+    pub const CLOCK_MAX_MHZ: u32 = 16;
+    /// 0 is the fastest.
+    pub const PERFORMANCE_STATE: u32 = 20;
+    /// Generation and lanes of the PCI link, as it is and at most.
+    pub const PCIE_GENERATION: u32 = 21;
+    /// See [`PCIE_GENERATION`].
+    pub const PCIE_WIDTH: u32 = 22;
+    /// See [`PCIE_GENERATION`].
+    pub const PCIE_GENERATION_MAX: u32 = 23;
+    /// See [`PCIE_GENERATION`].
+    pub const PCIE_WIDTH_MAX: u32 = 24;
+    /// In percent.
+    pub const FAN_PERCENT: u32 = 25;
+    /// In percent, and over how many microseconds.
+    pub const ENCODER_PERCENT: u32 = 26;
+    /// See [`ENCODER_PERCENT`].
+    pub const ENCODER_US: u32 = 27;
+    /// See [`ENCODER_PERCENT`].
+    pub const DECODER_PERCENT: u32 = 28;
+    /// See [`ENCODER_PERCENT`].
+    pub const DECODER_US: u32 = 29;
+    /// 1: the driver stays without clients.
+    pub const PERSISTENCE: u32 = 30;
+    /// nvmlBrandType_t.
+    pub const BRAND: u32 = 31;
+    /// PCI device and vendor, and those of the subsystem.
+    pub const PCI_ID: u32 = 32;
+    /// See [`PCI_ID`].
+    pub const PCI_SUBSYSTEM: u32 = 33;
+
+    /// Links of NVLink that a device has at most.
+    pub const NVLINKS_MAX: u32 = 18;
+    const NVLINK_FIRST: u32 = 0x100;
+    const PEER_FIRST: u32 = 0x1000;
+
+    /// What is known of one link of NVLink.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[repr(u32)]
+    pub enum NvLink {
+        /// 1: it is up.
+        State,
+        /// nvmlNvLinkCapability_t as bits.
+        Capabilities,
+        /// Its version.
+        Version,
+        /// The PCI address at its other end: domain, bus and device in 32, 24 and 8 bits.
+        Remote,
+        /// What is there (nvmlIntNvLinkDeviceType_t).
+        RemoteKind,
+    }
+
+    /// The name of something of a link.
+    pub const fn nvlink(link: u32, what: NvLink) -> u32 {
+        NVLINK_FIRST.wrapping_add(link.wrapping_mul(8)).wrapping_add(what as u32)
+    }
+
+    /// The name of nvmlDeviceGetP2PStatus towards the device of an ordinal, for one of its indices (0 to 4), or of the topology level (5).
+    pub const fn peer(ordinal: u32, index: u32) -> u32 {
+        PEER_FIRST.wrapping_add(ordinal.wrapping_mul(8)).wrapping_add(index)
+    }
+
+    /// In [`peer`]: nvmlGpuTopologyLevel_t.
+    pub const PEER_TOPOLOGY: u32 = 5;
+}
+
 /// A session: a process of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionUse {
@@ -113,6 +205,24 @@ impl SessionUse {
 }
 
 impl Readings {
+    /// As a blob of its own, from whoever reads to the supervisor.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.put(&mut out);
+        out
+    }
+
+    /// Reads such a blob, which must start at an 8-byte aligned address.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it is none.
+    pub fn decode(blob: &[u8]) -> Result<Self, Malformed> {
+        let mut from = Reader::new(blob);
+        let readings = Self::take(&mut from)?;
+        take_all::<()>(&mut from)?;
+        Ok(readings)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         self.release.as_bytes().put(out);
         self.age_ms.put(out);

@@ -267,6 +267,22 @@ impl WorkerProgram for Program {
         }
     }
 
+    fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
+        // A blob is read where its words are aligned.
+        let mut words = vec![0u64; info.len().div_ceil(8)];
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
+        let (bytes, _) = bytes.split_at_mut_checked(info.len())?;
+        bytes.copy_from_slice(info);
+        let opened = VmInfo::decode(bytes).map_err(|error| error.to_string());
+        match opened.and_then(|info| executor_cuda::Nvml::open(&info)) {
+            Ok(nvml) => Some(Box::new(move || nvml.read().encode())),
+            Err(error) => {
+                log::info!("the host's NVML: {error}");
+                None
+            }
+        }
+    }
+
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
         let staged = setup.staged.clone();
         let gpu = |config| {

@@ -39,6 +39,7 @@ mod page;
 mod pieces;
 mod pool;
 mod process;
+mod readings;
 mod session;
 mod sharing;
 mod vm;

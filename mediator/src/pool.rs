@@ -13,12 +13,13 @@ use pci_layout::regs;
 use zerocopy::FromBytes;
 
 use crate::channel::{Answer, ProbeAnswer};
-use crate::process::{self, WorkerProcess};
+use crate::process::{self, ReaderProcess, WorkerProcess};
 use crate::{ExecutorKind, VmConfig};
 
 enum Request {
     Probe { output: OwnedFd, answer: Sender<std::result::Result<Answer, String>> },
     Take { answer: Sender<Result<WorkerProcess>> },
+    Reader { info: Vec<u8>, answer: Sender<Result<ReaderProcess>> },
 }
 
 /// Hands out workers; each is handed out once.
@@ -56,6 +57,18 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Has a reader started for the devices in `info`, without waiting for it: it comes through the channel.
+    pub(crate) fn reader(&self, info: Vec<u8>) -> Receiver<Result<ReaderProcess>> {
+        let (answer, receiver) = channel();
+        if let Some(requests) = self.requests.as_ref() {
+            // A pool that has ended drops the sender, which whoever waits hears.
+            let _ = requests.send(Request::Reader { info, answer });
+        }
+        receiver
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         drop(self.requests.take());
@@ -83,6 +96,10 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
                 let ready = std::iter::from_fn(|| idle.pop_front()).find(WorkerProcess::is_running);
                 let worker = ready.map_or_else(|| WorkerProcess::start(&config), Ok);
                 let _ = answer.send(worker);
+            }
+            Request::Reader { info, answer } => {
+                // As above.
+                let _ = answer.send(ReaderProcess::start(&config, &info));
             }
         }
         while idle.len() < config.idle_workers {

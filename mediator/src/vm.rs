@@ -17,6 +17,7 @@ use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
 use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
+use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
 use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Arc<Tokens>,
     table: Mutex<Table>,
     live: Mutex<LastLive>,
+    readings: Reader,
     stopped: AtomicBool,
     kicks: AtomicU64,
 }
@@ -147,6 +149,7 @@ impl Vm {
             probed.capabilities,
             probed.info.len()
         );
+        let readings = Reader::new(probed.capabilities & regs::CAP_HARDWARE != 0);
         let shared = Shared {
             config,
             events,
@@ -156,6 +159,7 @@ impl Vm {
             tokens: Arc::default(),
             table: Mutex::default(),
             live: Mutex::default(),
+            readings,
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),
         };
@@ -182,13 +186,17 @@ impl Vm {
         self.shared.probed.fingerprint
     }
 
-    /// What the VM's processes have, for READ_INFO: made `anew`, or as it was made last. No worker is asked: what they have said so far.
+    /// What the VM's processes have and what its devices do, for READ_INFO: made `anew`, or as it was made last. Nobody is waited for: it
+    /// is what workers and the devices' reader have said so far.
     pub fn live_info(&self, anew: bool) -> Arc<[u8]> {
-        let sessions = anew.then(|| self.sessions_in_use());
+        let made = anew.then(|| {
+            let (readings, pending) = self.shared.readings.look(&self.shared.pool, &self.shared.probed.info);
+            Live { sessions: self.sessions_in_use(), pending, readings, ..Live::default() }
+        });
         let mut last = self.shared.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(sessions) = sessions {
+        if let Some(made) = made {
             last.number = last.number.wrapping_add(1);
-            last.blob = Live { number: last.number, sessions, ..Live::default() }.encode().into();
+            last.blob = Live { number: last.number, ..made }.encode().into();
         }
         Arc::clone(&last.blob)
     }
