@@ -2,7 +2,10 @@
 
 use std::ffi::c_uint;
 
+use cuda_api::live::number;
+
 use crate::answer::{Answer, Return, give};
+use crate::live;
 use crate::machine::{Gpu, Machine};
 
 /// Attributes of CUDA: the highest rates, in kHz.
@@ -14,12 +17,22 @@ const MULTIPROCESSORS: u32 = 1;
 const MEMORY: u32 = 2;
 const VIDEO: u32 = 3;
 
-/// nvmlDeviceGetMaxClockInfo, from what CUDA says of the device. Of video engines it says nothing.
+/// nvmlDeviceGetClockInfo: the clock as the host's NVML reads it.
+pub unsafe fn current(_: &Machine, gpu: &Gpu, kind: c_uint, mhz: *mut c_uint) -> Answer {
+    if kind > VIDEO || mhz.is_null() {
+        return Err(Return::INVALID_ARGUMENT);
+    }
+    // SAFETY: NVML's contract: room for an unsigned int.
+    unsafe { give(mhz, live::now(gpu, number::CLOCK_MHZ + kind)?) }
+}
+
+/// nvmlDeviceGetMaxClockInfo, from what CUDA says of the device. Of video engines it says nothing: that is for the host's NVML.
 pub unsafe fn highest(_: &Machine, gpu: &Gpu, kind: c_uint, mhz: *mut c_uint) -> Answer {
     let attribute = match kind {
         GRAPHICS | MULTIPROCESSORS => CLOCK_RATE,
         MEMORY => MEMORY_CLOCK_RATE,
-        VIDEO => return Err(Return::NOT_SUPPORTED),
+        // SAFETY: NVML's contract: room for an unsigned int.
+        VIDEO => return unsafe { give(mhz, live::fixed(gpu, number::CLOCK_MAX_MHZ + VIDEO)?) },
         _ => return Err(Return::INVALID_ARGUMENT),
     };
     // SAFETY: NVML's contract: room for an unsigned int.
@@ -40,7 +53,7 @@ mod tests {
             unsafe { highest(&machine, &machine.gpus[0], kind, &raw mut mhz) }.map(|()| mhz)
         };
         assert_eq!((ask(GRAPHICS), ask(MULTIPROCESSORS)), (Ok(1980), Ok(1980)));
-        assert_eq!((ask(MEMORY), ask(VIDEO)), (Err(Return::NOT_SUPPORTED), Err(Return::NOT_SUPPORTED)));
+        assert_eq!(ask(MEMORY), Err(Return::NOT_SUPPORTED));
         assert_eq!(ask(4), Err(Return::INVALID_ARGUMENT));
     }
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::c_int;
 
+use cuda_api::live::number;
+
 use crate::answer::{Answer, Return};
 use crate::machine::{Gpu, Machine};
-use crate::modes;
+use crate::{live, modes, nvlink};
 
 /// nvmlFieldValue_t.
 #[repr(C)]
@@ -21,13 +23,21 @@ pub struct FieldValue {
 
 const ECC_CURRENT: u32 = 1;
 const ECC_PENDING: u32 = 2;
+const ENERGY: u32 = 83;
+const NVLINK_COUNT: u32 = 91;
+/// The scope is the link's number.
+const NVLINK_STATE: u32 = 165;
 
 /// nvmlValueType_t.
 const UNSIGNED_INT: u32 = 1;
+const UNSIGNED_LONG_LONG: u32 = 3;
 
 /// A field's type and value.
-fn ask(gpu: &Gpu, field: u32) -> Answer<(u32, u64)> {
+fn ask(machine: &Machine, gpu: &Gpu, field: u32, scope: u32) -> Answer<(u32, u64)> {
     match field {
+        ENERGY => live::now(gpu, number::ENERGY_MJ).map(|energy| (UNSIGNED_LONG_LONG, energy)),
+        NVLINK_COUNT => nvlink::count(machine, gpu).map(|count| (UNSIGNED_INT, count.into())),
+        NVLINK_STATE => nvlink::is_up(machine, gpu, scope).map(|up| (UNSIGNED_INT, up.into())),
         ECC_CURRENT | ECC_PENDING => modes::ecc(gpu).map(|ecc| (UNSIGNED_INT, ecc.into())),
         0 => Err(Return::INVALID_ARGUMENT),
         _ => Err(Return::NOT_SUPPORTED),
@@ -43,7 +53,7 @@ fn now_us() -> i64 {
 }
 
 /// nvmlDeviceGetFieldValues.
-pub unsafe fn values(_: &Machine, gpu: &Gpu, count: c_int, values: *mut FieldValue) -> Answer {
+pub unsafe fn values(machine: &Machine, gpu: &Gpu, count: c_int, values: *mut FieldValue) -> Answer {
     let count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(Return::INVALID_ARGUMENT)?;
     if values.is_null() {
         return Err(Return::INVALID_ARGUMENT);
@@ -55,7 +65,7 @@ pub unsafe fn values(_: &Machine, gpu: &Gpu, count: c_int, values: *mut FieldVal
         let mut value = unsafe { to.read_unaligned() };
         value.timestamp_us = now_us();
         value.latency_us = 0;
-        match ask(gpu, value.field) {
+        match ask(machine, gpu, value.field, value.scope) {
             Ok((kind, number)) => {
                 (value.kind, value.value, value.result) = (kind, number, Return::SUCCESS);
             }
@@ -85,7 +95,7 @@ mod tests {
             result: Return(77),
             value: 9,
         };
-        let mut fields = [empty, FieldValue { field: 165, scope: 3, ..empty }];
+        let mut fields = [empty, FieldValue { field: 999, scope: 3, ..empty }];
         // SAFETY: two structures.
         let asked = unsafe { values(&machine, &machine.gpus[0], 2, fields.as_mut_ptr()) };
         assert_eq!(asked, Ok(()));

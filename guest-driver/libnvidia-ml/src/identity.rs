@@ -2,10 +2,12 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
+use cuda_api::live::number;
 use cuda_api::types::attribute;
 
 use crate::answer::{Answer, Return, give, give_text, text_array};
-use crate::machine::{Gpu, Handle, Machine};
+use crate::live;
+use crate::machine::{Gpu, Handle, Machine, PciAddress};
 
 /// nvmlPciInfo_t of NVML 1 and 2. Version 1 ends before the subsystem.
 #[repr(C)]
@@ -27,8 +29,10 @@ pub struct PciInfoV2 {
 /// nvmlPciInfo_t.
 #[repr(C)]
 pub struct PciInfo {
-    first: PciInfoV2,
-    address: [c_char; 32],
+    /// As in version 2.
+    pub first: PciInfoV2,
+    /// With a domain of 8 digits.
+    pub address: [c_char; 32],
 }
 
 const GLOBAL_MEMORY_BUS_WIDTH: i32 = 37;
@@ -37,6 +41,17 @@ const MULTI_GPU_BOARD_GROUP_ID: i32 = 85;
 const BUS_PCIE: u32 = 2;
 const ARCHITECTURE_UNKNOWN: u32 = u32::MAX;
 const BRAND_UNKNOWN: u32 = 0;
+
+impl PciInfoV2 {
+    /// Of an address, and of what lies there; 0 where that is not known.
+    pub fn of(pci: PciAddress, device_id: c_uint, subsystem_id: c_uint) -> Self {
+        let PciAddress { domain, bus, device } = pci;
+        Self {
+            first: PciInfoV1 { address: text_array(&pci.text(4)), domain, bus, device, device_id },
+            subsystem_id,
+        }
+    }
+}
 
 /// nvmlDeviceGetName.
 pub unsafe fn name(_: &Machine, gpu: &Gpu, name: *mut c_char, length: c_uint) -> Answer {
@@ -67,36 +82,31 @@ pub unsafe fn capability(_: &Machine, gpu: &Gpu, major: *mut c_int, minor: *mut 
     unsafe { give(major, int(m)?).and(give(minor, int(n)?)) }
 }
 
-fn pci_v2(gpu: &Gpu) -> PciInfoV2 {
-    // What the card calls itself (device and subsystem) the daemon does not know: 0 is nobody's number.
-    PciInfoV2 {
-        first: PciInfoV1 {
-            address: text_array(&gpu.pci.text(4)),
-            domain: gpu.pci.domain,
-            bus: gpu.pci.bus,
-            device: gpu.pci.device,
-            device_id: 0,
-        },
-        subsystem_id: 0,
-    }
+fn pci_v2(gpu: &Gpu) -> Answer<PciInfoV2> {
+    // What the card calls itself only the host's NVML knows; 0 is nobody's number.
+    let readings = live::readings()?;
+    let id = |name| {
+        live::number_of(readings.as_ref(), gpu, name).and_then(|id| c_uint::try_from(id).ok()).unwrap_or(0)
+    };
+    Ok(PciInfoV2::of(gpu.pci, id(number::PCI_ID), id(number::PCI_SUBSYSTEM)))
 }
 
 /// nvmlDeviceGetPciInfo.
 pub unsafe fn pci_info_v1(_: &Machine, gpu: &Gpu, pci: *mut PciInfoV1) -> Answer {
     // SAFETY: NVML's contract: room for the structure of that version.
-    unsafe { give(pci, pci_v2(gpu).first) }
+    unsafe { give(pci, pci_v2(gpu)?.first) }
 }
 
 /// nvmlDeviceGetPciInfo_v2.
 pub unsafe fn pci_info_v2(_: &Machine, gpu: &Gpu, pci: *mut PciInfoV2) -> Answer {
     // SAFETY: as above.
-    unsafe { give(pci, pci_v2(gpu)) }
+    unsafe { give(pci, pci_v2(gpu)?) }
 }
 
 /// nvmlDeviceGetPciInfo_v3.
 pub unsafe fn pci_info(_: &Machine, gpu: &Gpu, pci: *mut PciInfo) -> Answer {
     // SAFETY: as above.
-    unsafe { give(pci, PciInfo { first: pci_v2(gpu), address: text_array(&gpu.pci.text(8)) }) }
+    unsafe { give(pci, PciInfo { first: pci_v2(gpu)?, address: text_array(&gpu.pci.text(8)) }) }
 }
 
 /// nvmlDeviceGetBusType.
@@ -106,9 +116,13 @@ pub unsafe fn bus_type(_: &Machine, _: &Gpu, kind: *mut c_uint) -> Answer {
 }
 
 /// nvmlDeviceGetBrand: nobody but the host's NVML knows the brand of a card.
-pub unsafe fn brand(_: &Machine, _: &Gpu, brand: *mut c_uint) -> Answer {
+pub unsafe fn brand(_: &Machine, gpu: &Gpu, brand: *mut c_uint) -> Answer {
+    let known = match live::fixed(gpu, number::BRAND) {
+        Err(Return::NOT_SUPPORTED) => BRAND_UNKNOWN,
+        known => known?,
+    };
     // SAFETY: NVML's contract: room for the enumeration.
-    unsafe { give(brand, BRAND_UNKNOWN) }
+    unsafe { give(brand, known) }
 }
 
 /// The architecture's number of a compute capability.

@@ -2,7 +2,10 @@
 
 use std::ffi::c_uint;
 
+use cuda_api::live::number::{self, PEER_TOPOLOGY};
+
 use crate::answer::{Answer, Return, give};
+use crate::live;
 use crate::machine::{Gpu, Handle, Machine};
 
 const CAPS_READ: u32 = 0;
@@ -21,7 +24,7 @@ const NATIVE_ATOMICS: usize = 2;
 const TOPOLOGY_INTERNAL: u32 = 0;
 
 /// nvmlDeviceGetP2PStatus: what cuDeviceCanAccessPeer and cuDeviceGetP2PAttribute say. A device reaches itself. By what the devices
-/// are joined the daemon does not tell: that is unknown, not unsupported.
+/// are joined only the host's NVML knows: without it, that is unknown, not unsupported.
 pub unsafe fn peer_status(
     machine: &Machine,
     gpu: &Gpu,
@@ -36,20 +39,28 @@ pub unsafe fn peer_status(
         CAPS_READ | CAPS_WRITE | CAPS_ATOMICS if gpu.index == other.index => STATUS_OK,
         CAPS_READ | CAPS_WRITE => yes(link.is_some_and(|link| link.can_access)),
         CAPS_ATOMICS => yes(link.and_then(|link| link.attributes.get(NATIVE_ATOMICS)) == Some(&Ok(1))),
-        CAPS_NVLINK | CAPS_PCI => STATUS_UNKNOWN,
+        CAPS_NVLINK | CAPS_PCI => match of_peer(gpu, other, caps) {
+            Err(Return::NOT_SUPPORTED) => STATUS_UNKNOWN,
+            known => known?,
+        },
         _ => return Err(Return::INVALID_ARGUMENT),
     };
     // SAFETY: NVML's contract: room for the enumeration.
     unsafe { give(status, told) }
 }
 
-/// nvmlDeviceGetTopologyCommonAncestor: a device and itself have their board in common; of others the way through the host is not known.
+/// What the host's NVML says of one device towards another.
+fn of_peer(gpu: &Gpu, other: &Gpu, index: u32) -> Answer<u32> {
+    let ordinal = u32::try_from(other.ordinal).map_err(|_| Return::UNKNOWN)?;
+    live::fixed(gpu, number::peer(ordinal, index))
+}
+
+/// nvmlDeviceGetTopologyCommonAncestor: a device and itself have their board in common; of others only the host's NVML knows.
 pub unsafe fn common_ancestor(machine: &Machine, gpu: &Gpu, other: Handle, level: *mut c_uint) -> Answer {
-    if machine.gpu(other)?.index != gpu.index {
-        return Err(Return::NOT_SUPPORTED);
-    }
+    let other = machine.gpu(other)?;
+    let told = if other.index == gpu.index { TOPOLOGY_INTERNAL } else { of_peer(gpu, other, PEER_TOPOLOGY)? };
     // SAFETY: NVML's contract: room for the enumeration.
-    unsafe { give(level, TOPOLOGY_INTERNAL) }
+    unsafe { give(level, told) }
 }
 
 #[cfg(test)]
@@ -72,7 +83,6 @@ mod tests {
             assert_eq!(ask(0, 1, caps), Ok(STATUS_NOT_SUPPORTED));
         }
         assert_eq!(ask(1, 0, CAPS_ATOMICS), Ok(STATUS_NOT_SUPPORTED));
-        assert_eq!(ask(1, 0, CAPS_NVLINK), Ok(STATUS_UNKNOWN));
         assert_eq!(ask(1, 0, 5), Err(Return::INVALID_ARGUMENT));
     }
 }

@@ -1,8 +1,11 @@
 //! What changes: asked of the daemon each time, over a connection of its own. A forked child asks as its parent does.
+//!
+//! The daemon waits for nobody: to a question about the host's devices it answers what was read last, and has them read again if that is
+//! old. So whoever wants to know asks until the new reading is there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cuda_api::live::{Live, SessionUse, UNKNOWN_BYTES};
+use cuda_api::live::{Live, Readings, SessionUse, UNKNOWN_BYTES};
 
 use crate::answer::{Answer, Return};
 use crate::machine::Gpu;
@@ -10,8 +13,14 @@ use crate::state::with_aligned;
 
 /// How often a blob is asked for that comes in parts of two.
 const TRIES: u32 = 8;
-/// Between two of them.
+/// Between two questions.
 const PAUSE: Duration = Duration::from_millis(2);
+/// A reading so young is as good as a new one.
+const YOUNG_MS: u64 = 250;
+/// One so old says nothing of what a device does now.
+const OLD_MS: u64 = 10_000;
+/// For a new reading it is asked so long: the first one waits for a process that loads the driver's library.
+const READING_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the daemon tells now.
 ///
@@ -32,6 +41,58 @@ pub fn ask() -> Answer<Live> {
         }
     }
     Err(Return::UNKNOWN)
+}
+
+/// Asks until what comes is good enough, or nothing better is to be had.
+fn ask_until(good: impl Fn(&Readings) -> bool) -> Answer<Live> {
+    let begin = Instant::now();
+    loop {
+        let live = ask()?;
+        if !live.pending || live.readings.as_ref().is_some_and(&good) || begin.elapsed() > READING_LIMIT {
+            return Ok(live);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What the daemon tells now, with a reading that is not old, or none.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_fresh() -> Answer<Live> {
+    let live = ask_until(|readings| readings.age_ms <= YOUNG_MS)?;
+    Ok(Live { readings: live.readings.filter(|readings| readings.age_ms <= OLD_MS), ..live })
+}
+
+/// The last reading, however old: for what does not change while the driver is loaded. None where nobody reads.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn readings() -> Answer<Option<Readings>> {
+    Ok(ask_until(|_| true)?.readings)
+}
+
+/// A number of a reading.
+pub fn number_of(readings: Option<&Readings>, gpu: &Gpu, name: u32) -> Option<u64> {
+    readings?.devices.get(gpu.ordinal)?.get(&name).copied()
+}
+
+/// A number as it is now.
+///
+/// # Errors
+/// NOT_SUPPORTED where it is not known, and as for [`ask`].
+pub fn now<T: TryFrom<u64>>(gpu: &Gpu, name: u32) -> Answer<T> {
+    let number = number_of(ask_fresh()?.readings.as_ref(), gpu, name).ok_or(Return::NOT_SUPPORTED)?;
+    T::try_from(number).map_err(|_| Return::UNKNOWN)
+}
+
+/// A number that does not change.
+///
+/// # Errors
+/// As for [`now`].
+pub fn fixed<T: TryFrom<u64>>(gpu: &Gpu, name: u32) -> Answer<T> {
+    let number = number_of(readings()?.as_ref(), gpu, name).ok_or(Return::NOT_SUPPORTED)?;
+    T::try_from(number).map_err(|_| Return::UNKNOWN)
 }
 
 /// What a session has on a device, within what the device has; None where the daemon does not know.
@@ -61,6 +122,13 @@ pub(crate) mod tests {
             sessions: vec![session(10, vec![1 << 20, 0]), session(11, vec![u64::MAX - 1, UNKNOWN_BYTES])],
             ..Live::default()
         }
+    }
+
+    /// A reading of one number.
+    pub fn readings(gpu: &Gpu, name: u32, value: u64) -> Readings {
+        let mut devices = vec![std::collections::BTreeMap::new(); gpu.ordinal + 1];
+        devices[gpu.ordinal].insert(name, value);
+        Readings { devices, ..Readings::default() }
     }
 
     #[test]

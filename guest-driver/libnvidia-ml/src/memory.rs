@@ -1,6 +1,6 @@
-//! Device memory. Of memory that processes outside of the VM use, the daemon does not tell.
+//! Device memory. All of it is what CUDA says; what is free is what the host's NVML says, but no more than the VM's processes have left.
 
-use cuda_api::live::Live;
+use cuda_api::live::{Live, number};
 
 use crate::answer::{Answer, Return, give, version, version_of};
 use crate::live;
@@ -26,14 +26,20 @@ pub struct MemoryV2 {
     used: u64,
 }
 
-/// What a device has, and what the VM's processes have of it.
+/// What a device has, and what is left of it.
 ///
 /// # Errors
-/// NOT_SUPPORTED where the daemon does not know what they have.
+/// NOT_SUPPORTED where nobody knows.
 fn measure(live: &Live, gpu: &Gpu) -> Answer<Memory> {
     let total = gpu.info.total_memory_bytes;
-    let used = live::used(live, gpu).ok_or(Return::NOT_SUPPORTED)?;
-    Ok(Memory { total, free: total.saturating_sub(used), used })
+    let left = live::used(live, gpu).map(|used| total.saturating_sub(used));
+    let free = live::number_of(live.readings.as_ref(), gpu, number::MEMORY_FREE);
+    let free = match (left, free) {
+        (Some(left), Some(free)) => left.min(free),
+        (Some(known), None) | (None, Some(known)) => known.min(total),
+        (None, None) => return Err(Return::NOT_SUPPORTED),
+    };
+    Ok(Memory { total, free, used: total.saturating_sub(free) })
 }
 
 /// nvmlDeviceGetMemoryInfo.
@@ -42,7 +48,7 @@ pub unsafe fn info(_: &Machine, gpu: &Gpu, memory: *mut Memory) -> Answer {
         return Err(Return::INVALID_ARGUMENT);
     }
     // SAFETY: NVML's contract: room for the structure.
-    unsafe { give(memory, measure(&live::ask()?, gpu)?) }
+    unsafe { give(memory, measure(&live::ask_fresh()?, gpu)?) }
 }
 
 /// nvmlDeviceGetMemoryInfo_v2: nothing is known to be reserved.
@@ -52,7 +58,7 @@ pub unsafe fn info_v2(_: &Machine, gpu: &Gpu, memory: *mut MemoryV2) -> Answer {
     if asked != version::<MemoryV2>(2) {
         return Err(Return::ARGUMENT_VERSION_MISMATCH);
     }
-    let Memory { total, free, used } = measure(&live::ask()?, gpu)?;
+    let Memory { total, free, used } = measure(&live::ask_fresh()?, gpu)?;
     // SAFETY: the caller said that it is a structure of this version.
     unsafe { give(memory, MemoryV2 { version: asked, total, reserved: 0, free, used }) }
 }
@@ -60,7 +66,7 @@ pub unsafe fn info_v2(_: &Machine, gpu: &Gpu, memory: *mut MemoryV2) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::tests::some;
+    use crate::live::tests::{readings, some};
     use crate::machine::tests::two;
 
     #[test]
@@ -73,5 +79,14 @@ mod tests {
         assert_eq!(measure(&one, gpu), Ok(Memory { total, free: total - (1 << 20), used: 1 << 20 }));
         assert_eq!(measure(&some(), gpu), Ok(Memory { total, free: 0, used: total }));
         assert_eq!(measure(&some(), &machine.gpus[0]), Err(Return::NOT_SUPPORTED));
+
+        // What others use is not free either; what is free of more than the VM's share is not the VM's.
+        let reading = |free| Some(readings(gpu, number::MEMORY_FREE, free));
+        let free = |live: &Live, reading| {
+            measure(&Live { readings: reading, ..live.clone() }, gpu).map(|memory| memory.free)
+        };
+        assert_eq!(free(&one, reading(1 << 10)), Ok(1 << 10));
+        assert_eq!(free(&one, reading(u64::MAX)), Ok(total - (1 << 20)));
+        assert_eq!(free(&Live::default(), reading(u64::MAX)), Ok(total));
     }
 }

@@ -3,22 +3,33 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use crate::answer::{Answer, Return, give, give_text};
+use crate::live;
 use crate::machine::Machine;
 
 /// The driver whose interface this library and libcuda have, where the host's release is not known.
-pub const RELEASE: &str = "580.00";
+const RELEASE: &str = "580.00";
+/// Longest release that is believed.
+const RELEASE_BYTES_MAX: usize = 32;
+
+/// The release of the host's driver.
+fn release() -> String {
+    let told = live::readings().ok().flatten().map(|readings| readings.release).unwrap_or_default();
+    let is_release = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let usable = !told.is_empty() && told.len() <= RELEASE_BYTES_MAX && is_release(&told);
+    if usable { told } else { RELEASE.to_owned() }
+}
 
 /// nvmlSystemGetDriverVersion.
 pub unsafe fn driver_version(_: &Machine, version: *mut c_char, length: c_uint) -> Answer {
     // SAFETY: NVML's contract: room for `length` bytes.
-    unsafe { give_text(version, length, RELEASE) }
+    unsafe { give_text(version, length, &release()) }
 }
 
 /// nvmlSystemGetNVMLVersion: the CUDA release, then the driver's. Works before nvmlInit.
 pub unsafe fn nvml_version(version: *mut c_char, length: c_uint) -> Answer {
     let major = cuda_api::DRIVER_VERSION / 1000;
     // SAFETY: NVML's contract: room for `length` bytes.
-    unsafe { give_text(version, length, &format!("{major}.{RELEASE}")) }
+    unsafe { give_text(version, length, &format!("{major}.{}", release())) }
 }
 
 /// nvmlSystemGetCudaDriverVersion: what cuDriverGetVersion answers. Works before nvmlInit.

@@ -8,10 +8,11 @@ use crate::exports::{chapter, guarded, refused};
 use crate::fields::FieldValue;
 use crate::find::Uuid;
 use crate::identity::{PciInfo, PciInfoV1, PciInfoV2};
+use crate::load::{Temperature, Utilization};
 use crate::machine::Handle;
 use crate::memory::{Memory, MemoryV2};
 use crate::processes::{ProcessV1, ProcessV2};
-use crate::{clocks, fields, find, identity, links, memory, modes, processes, state, system};
+use crate::{clocks, fields, find, identity, links, load, memory, modes, nvlink, processes, state, system};
 
 /// A symbol.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,7 @@ chapter! { system_wide
         free nvmlShutdown() = end;
         /// Words for every code. Works before nvmlInit.
         by_hand nvmlErrorString() = crate::exports::nvmlErrorString;
-        /// The driver's release.
+        /// The host's driver's release, or 580.00.
         system nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) = system::driver_version;
         /// CUDA's major number and the driver's release. Works before nvmlInit.
         free nvmlSystemGetNVMLVersion(version: *mut c_char, length: c_uint) = system::nvml_version;
@@ -82,16 +83,16 @@ chapter! { system_wide
         NOT_SUPPORTED system "how the VM's processors lie to the host's devices is not known":
             nvmlSystemGetTopologyGpuSet;
         NOT_SUPPORTED system "there are no units":
-            nvmlUnitGetDevices nvmlUnitGetFanSpeedInfo nvmlUnitGetLedState nvmlUnitGetPsuInfo nvmlUnitGetTemperature nvmlUnitGetUnitInfo
-            nvmlUnitSetLedState;
+            nvmlUnitGetDevices nvmlUnitGetFanSpeedInfo nvmlUnitGetLedState nvmlUnitGetPsuInfo nvmlUnitGetTemperature
+            nvmlUnitGetUnitInfo nvmlUnitSetLedState;
         NOT_SUPPORTED system "tables of undocumented functions, for NVIDIA's own programs":
             nvmlInternalGetExportTable;
         NOT_SUPPORTED system "the host tells of no events":
-            nvmlEventSetCreate nvmlEventSetFree nvmlEventSetWait nvmlEventSetWait_v2
-            nvmlSystemEventSetCreate nvmlSystemEventSetFree nvmlSystemEventSetWait nvmlSystemRegisterEvents;
+            nvmlEventSetCreate nvmlEventSetFree nvmlEventSetWait nvmlEventSetWait_v2 nvmlSystemEventSetCreate
+            nvmlSystemEventSetFree nvmlSystemEventSetWait nvmlSystemRegisterEvents;
         NOT_SUPPORTED system "confidential computing does not reach through a worker":
-            nvmlSystemGetConfComputeCapabilities nvmlSystemGetConfComputeGpusReadyState nvmlSystemGetConfComputeKeyRotationThresholdInfo
-            nvmlSystemGetConfComputeSettings nvmlSystemGetConfComputeState;
+            nvmlSystemGetConfComputeCapabilities nvmlSystemGetConfComputeGpusReadyState
+            nvmlSystemGetConfComputeKeyRotationThresholdInfo nvmlSystemGetConfComputeSettings nvmlSystemGetConfComputeState;
         NO_PERMISSION system "the devices are the host's":
             nvmlSystemSetConfComputeGpusReadyState nvmlSystemSetConfComputeKeyRotationThresholdInfo nvmlSystemSetNvlinkBwMode
             nvmlDeviceDiscoverGpus nvmlDeviceModifyDrainState nvmlDeviceRemoveGpu nvmlDeviceRemoveGpu_v2;
@@ -126,7 +127,7 @@ chapter! { devices
         device nvmlDeviceGetIndex(index: *mut c_uint) = identity::index;
         /// The index: a VM has no device files of NVIDIA's with numbers of their own.
         device nvmlDeviceGetMinorNumber(minor: *mut c_uint) = identity::index;
-        /// The host's PCI address, which cuDeviceGetPCIBusId answers; the card's own ids are 0, not known.
+        /// The host's PCI address, which cuDeviceGetPCIBusId answers; the card's own ids from the host, or 0.
         device nvmlDeviceGetPciInfo_v3(pci: *mut PciInfo) = identity::pci_info;
         /// As nvmlDeviceGetPciInfo_v3, in the structure of NVML 2.
         device nvmlDeviceGetPciInfo_v2(pci: *mut PciInfoV2) = identity::pci_info_v2;
@@ -138,7 +139,7 @@ chapter! { devices
         device nvmlDeviceGetCudaComputeCapability(major: *mut c_int, minor: *mut c_int) = identity::capability;
         /// From the compute capability.
         device nvmlDeviceGetArchitecture(architecture: *mut c_uint) = identity::architecture;
-        /// Unknown, which is one of NVML's brands.
+        /// From the host, or NVML's unknown brand.
         device nvmlDeviceGetBrand(brand: *mut c_uint) = identity::brand;
         /// Multiprocessors times what each has, by the compute capability.
         device nvmlDeviceGetNumGpuCores(cores: *mut c_uint) = identity::cores;
@@ -153,11 +154,11 @@ chapter! { devices
         NOT_SUPPORTED system "serial numbers stay with the host":
             nvmlDeviceGetHandleBySerial;
         NOT_SUPPORTED device "what the host's card and its firmware are called stays with the host":
-            nvmlDeviceGetSerial nvmlDeviceGetBoardId nvmlDeviceGetBoardPartNumber nvmlDeviceGetVbiosVersion nvmlDeviceGetBridgeChipInfo
-            nvmlDeviceGetInforomConfigurationChecksum nvmlDeviceGetInforomImageVersion nvmlDeviceGetInforomVersion
-            nvmlDeviceGetGspFirmwareMode nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetHostname_v1 nvmlDeviceGetModuleId
-            nvmlDeviceGetPdi nvmlDeviceGetPgpuMetadataString nvmlDeviceGetPlatformInfo nvmlDeviceGetLastBBXFlushTime
-            nvmlDeviceValidateInforom;
+            nvmlDeviceGetSerial nvmlDeviceGetBoardId nvmlDeviceGetBoardPartNumber nvmlDeviceGetVbiosVersion
+            nvmlDeviceGetBridgeChipInfo nvmlDeviceGetInforomConfigurationChecksum nvmlDeviceGetInforomImageVersion
+            nvmlDeviceGetInforomVersion nvmlDeviceGetGspFirmwareMode nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetHostname_v1
+            nvmlDeviceGetModuleId nvmlDeviceGetPdi nvmlDeviceGetPgpuMetadataString nvmlDeviceGetPlatformInfo
+            nvmlDeviceGetLastBBXFlushTime nvmlDeviceValidateInforom;
         NOT_SUPPORTED device "the class of the host's PCI device is not known":
             nvmlDeviceGetPciInfoExt;
         NOT_SUPPORTED device "how the VM's processors lie to the host's devices is not known":
@@ -174,7 +175,7 @@ chapter! { devices
 
 chapter! { device_memory
     answered {
-        /// What the device has, and what the VM's processes have of it; of others' memory the daemon does not tell.
+        /// All that CUDA says there is; free is what the host says, and no more than the VM's processes have left.
         device nvmlDeviceGetMemoryInfo(memory: *mut Memory) = memory::info;
         /// As nvmlDeviceGetMemoryInfo; nothing is told of what is reserved.
         device nvmlDeviceGetMemoryInfo_v2(memory: *mut MemoryV2) = memory::info_v2;
@@ -183,74 +184,117 @@ chapter! { device_memory
         NOT_SUPPORTED device "the window of the host's PCI device is not the VM's":
             nvmlDeviceGetBAR1MemoryInfo;
         NOT_SUPPORTED device "errors of the host's memory are the host's business":
-            nvmlDeviceGetDetailedEccErrors nvmlDeviceGetTotalEccErrors nvmlDeviceGetMemoryErrorCounter nvmlDeviceGetRemappedRows
-            nvmlDeviceGetRemappedRows_v2 nvmlDeviceGetRepairStatus nvmlDeviceGetRetiredPages nvmlDeviceGetRetiredPages_v2
-            nvmlDeviceGetRetiredPagesPendingStatus nvmlDeviceGetRowRemapperHistogram nvmlDeviceGetSramEccErrorStatus
-            nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts nvmlDeviceGetUnrepairableMemoryFlag_v1 nvmlDeviceGetDramEncryptionMode;
+            nvmlDeviceGetDetailedEccErrors nvmlDeviceGetTotalEccErrors nvmlDeviceGetMemoryErrorCounter
+            nvmlDeviceGetRemappedRows nvmlDeviceGetRemappedRows_v2 nvmlDeviceGetRepairStatus nvmlDeviceGetRetiredPages
+            nvmlDeviceGetRetiredPages_v2 nvmlDeviceGetRetiredPagesPendingStatus nvmlDeviceGetRowRemapperHistogram
+            nvmlDeviceGetSramEccErrorStatus nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts
+            nvmlDeviceGetUnrepairableMemoryFlag_v1 nvmlDeviceGetDramEncryptionMode;
         NO_PERMISSION device "the devices are the host's":
             nvmlDeviceClearEccErrorCounts nvmlDeviceSetDramEncryptionMode;
         NOT_SUPPORTED device "confidential computing does not reach through a worker":
-            nvmlDeviceGetConfComputeGpuAttestationReport nvmlDeviceGetConfComputeGpuCertificate nvmlDeviceGetConfComputeMemSizeInfo
-            nvmlDeviceGetConfComputeProtectedMemoryUsage nvmlDeviceSetConfComputeUnprotectedMemSize;
+            nvmlDeviceGetConfComputeGpuAttestationReport nvmlDeviceGetConfComputeGpuCertificate
+            nvmlDeviceGetConfComputeMemSizeInfo nvmlDeviceGetConfComputeProtectedMemoryUsage
+            nvmlDeviceSetConfComputeUnprotectedMemSize;
     }
 }
 
 chapter! { links_between_devices
     answered {
-        /// What cuDeviceCanAccessPeer and cuDeviceGetP2PAttribute say; by NVLink or PCI: unknown. A device reaches itself.
+        /// What cuDeviceCanAccessPeer and cuDeviceGetP2PAttribute say; by NVLink or PCI: from the host, or unknown.
         device nvmlDeviceGetP2PStatus(other: Handle, caps: c_uint, status: *mut c_uint) = links::peer_status;
-        /// Of a device and itself. Of others the way through the host is not known: NOT_SUPPORTED.
+        /// Of a device and itself; of others from the host.
         device nvmlDeviceGetTopologyCommonAncestor(other: Handle, level: *mut c_uint) = links::common_ancestor;
+        /// From the host, of links to switches and to the VM's own devices.
+        device nvmlDeviceGetNvLinkState(link: c_uint, up: *mut c_uint) = nvlink::state;
+        /// As nvmlDeviceGetNvLinkState.
+        device nvmlDeviceGetNvLinkVersion(link: c_uint, version: *mut c_uint) = nvlink::version;
+        /// As nvmlDeviceGetNvLinkState.
+        device nvmlDeviceGetNvLinkCapability(link: c_uint, capability: c_uint, has: *mut c_uint) = nvlink::capability;
+        /// As nvmlDeviceGetNvLinkState.
+        device nvmlDeviceGetNvLinkRemoteDeviceType(link: c_uint, kind: *mut c_uint) = nvlink::remote_kind;
+        /// As nvmlDeviceGetNvLinkState.
+        device nvmlDeviceGetNvLinkRemotePciInfo_v2(link: c_uint, pci: *mut PciInfo) = nvlink::remote_pci;
+        /// As nvmlDeviceGetNvLinkState, in the structure of its time.
+        device nvmlDeviceGetNvLinkRemotePciInfo(link: c_uint, pci: *mut PciInfoV2) = nvlink::remote_pci_v1;
+        /// From the host: of its own link.
+        device nvmlDeviceGetCurrPcieLinkGeneration(generation: *mut c_uint) = load::pcie_generation;
+        /// From the host: of its own link.
+        device nvmlDeviceGetCurrPcieLinkWidth(width: *mut c_uint) = load::pcie_width;
+        /// From the host: of its own link.
+        device nvmlDeviceGetMaxPcieLinkGeneration(generation: *mut c_uint) = load::pcie_generation_max;
+        /// From the host: of its own link.
+        device nvmlDeviceGetMaxPcieLinkWidth(width: *mut c_uint) = load::pcie_width_max;
     }
     refused {
         NOT_SUPPORTED device "the way through the host is not known":
             nvmlDeviceGetTopologyNearestGpus;
-        NOT_SUPPORTED device "the daemon does not tell of NVLink":
-            nvmlDeviceGetNvLinkCapability nvmlDeviceGetNvLinkErrorCounter nvmlDeviceGetNvLinkInfo nvmlDeviceGetNvLinkRemoteDeviceType
-            nvmlDeviceGetNvLinkRemotePciInfo nvmlDeviceGetNvLinkRemotePciInfo_v2 nvmlDeviceGetNvLinkState
-            nvmlDeviceGetNvLinkUtilizationControl nvmlDeviceGetNvLinkUtilizationCounter nvmlDeviceGetNvLinkVersion
-            nvmlDeviceGetNvlinkBwMode nvmlDeviceGetNvlinkSupportedBwModes;
-        NOT_SUPPORTED system "the daemon does not tell of NVLink":
+        NOT_SUPPORTED device "the daemon does not tell how NVLink is set and counted":
+            nvmlDeviceGetNvLinkErrorCounter nvmlDeviceGetNvLinkInfo nvmlDeviceGetNvLinkUtilizationControl
+            nvmlDeviceGetNvLinkUtilizationCounter nvmlDeviceGetNvlinkBwMode nvmlDeviceGetNvlinkSupportedBwModes;
+        NOT_SUPPORTED system "the daemon does not tell how NVLink is set and counted":
             nvmlSystemGetNvlinkBwMode;
         NOT_SUPPORTED device "a VM is no member of a fabric":
             nvmlDeviceGetGpuFabricInfo nvmlDeviceGetGpuFabricInfoV;
-        NOT_SUPPORTED device "the daemon does not tell of the host's PCI links":
-            nvmlDeviceGetCurrPcieLinkGeneration nvmlDeviceGetCurrPcieLinkWidth nvmlDeviceGetGpuMaxPcieLinkGeneration
-            nvmlDeviceGetMaxPcieLinkGeneration nvmlDeviceGetMaxPcieLinkWidth nvmlDeviceGetPcieLinkMaxSpeed nvmlDeviceGetPcieReplayCounter
+        NOT_SUPPORTED device "the daemon tells no more of the host's PCI links than generation and width":
+            nvmlDeviceGetGpuMaxPcieLinkGeneration nvmlDeviceGetPcieLinkMaxSpeed nvmlDeviceGetPcieReplayCounter
             nvmlDeviceGetPcieSpeed nvmlDeviceGetPcieThroughput;
         NO_PERMISSION device "the devices are the host's":
-            nvmlDeviceFreezeNvLinkUtilizationCounter nvmlDeviceResetNvLinkErrorCounters nvmlDeviceResetNvLinkUtilizationCounter
-            nvmlDeviceSetNvlinkBwMode nvmlDeviceSetNvLinkDeviceLowPowerThreshold nvmlDeviceSetNvLinkUtilizationControl
-            nvmlDeviceReadPRMCounters_v1 nvmlDeviceReadWritePRM_v1;
+            nvmlDeviceFreezeNvLinkUtilizationCounter nvmlDeviceResetNvLinkErrorCounters
+            nvmlDeviceResetNvLinkUtilizationCounter nvmlDeviceSetNvlinkBwMode nvmlDeviceSetNvLinkDeviceLowPowerThreshold
+            nvmlDeviceSetNvLinkUtilizationControl nvmlDeviceReadPRMCounters_v1 nvmlDeviceReadWritePRM_v1;
     }
 }
 
-chapter! { load
+chapter! { load_of_a_device
     answered {
-        /// The highest clocks that CUDA knows of.
+        /// From the host: percent of the time.
+        device nvmlDeviceGetUtilizationRates(to: *mut Utilization) = load::utilization;
+        /// From the host.
+        device nvmlDeviceGetEncoderUtilization(percent: *mut c_uint, us: *mut c_uint) = load::encoder;
+        /// From the host.
+        device nvmlDeviceGetDecoderUtilization(percent: *mut c_uint, us: *mut c_uint) = load::decoder;
+        /// From the host.
+        device nvmlDeviceGetTemperature(sensor: c_uint, degrees: *mut c_uint) = load::temperature;
+        /// From the host.
+        device nvmlDeviceGetTemperatureV(to: *mut Temperature) = load::temperature_of;
+        /// From the host.
+        device nvmlDeviceGetFanSpeed(percent: *mut c_uint) = load::fan;
+        /// From the host.
+        device nvmlDeviceGetPowerUsage(mw: *mut c_uint) = load::power;
+        /// From the host.
+        device nvmlDeviceGetEnforcedPowerLimit(mw: *mut c_uint) = load::power_enforced;
+        /// From the host.
+        device nvmlDeviceGetPowerManagementLimit(mw: *mut c_uint) = load::power_limit;
+        /// From the host.
+        device nvmlDeviceGetTotalEnergyConsumption(mj: *mut u64) = load::energy;
+        /// From the host.
+        device nvmlDeviceGetPerformanceState(state: *mut c_uint) = load::performance_state;
+        /// From the host.
+        device nvmlDeviceGetPowerState(state: *mut c_uint) = load::performance_state;
+        /// From the host.
+        device nvmlDeviceGetClockInfo(kind: c_uint, mhz: *mut c_uint) = clocks::current;
+        /// The highest clocks that CUDA knows of; of video engines from the host.
         device nvmlDeviceGetMaxClockInfo(kind: c_uint, mhz: *mut c_uint) = clocks::highest;
-        /// Each field with a result of its own: ECC. Of others NOT_SUPPORTED.
+        /// Each field with a result of its own: ECC; from the host energy, and NVLink's count and state. Of others NOT_SUPPORTED.
         device nvmlDeviceGetFieldValues(count: c_int, values: *mut FieldValue) = fields::values;
     }
     refused {
-        NOT_SUPPORTED device "the daemon does not tell it":
-            nvmlDeviceGetUtilizationRates nvmlDeviceGetTemperature nvmlDeviceGetTemperatureV nvmlDeviceGetPowerUsage
-            nvmlDeviceGetEnforcedPowerLimit nvmlDeviceGetPowerManagementLimit nvmlDeviceGetClockInfo nvmlDeviceGetPerformanceState
-            nvmlDeviceGetPowerState nvmlDeviceGetTotalEnergyConsumption nvmlDeviceGetEncoderUtilization nvmlDeviceGetDecoderUtilization
-            nvmlDeviceGetFanSpeed nvmlDeviceGetFanSpeed_v2;
         NOT_SUPPORTED device "what keeps the host's card cool and fed is the host's business":
-            nvmlDeviceGetCoolerInfo nvmlDeviceGetFanControlPolicy_v2 nvmlDeviceGetFanSpeedRPM nvmlDeviceGetMinMaxFanSpeed
-            nvmlDeviceGetNumFans nvmlDeviceGetTargetFanSpeed nvmlDeviceGetThermalSettings nvmlDeviceGetMarginTemperature
-            nvmlDeviceGetTemperatureThreshold nvmlDeviceGetPowerManagementDefaultLimit nvmlDeviceGetPowerManagementLimitConstraints
-            nvmlDeviceGetPowerManagementMode nvmlDeviceGetPowerMizerMode_v1 nvmlDeviceGetPowerSource;
+            nvmlDeviceGetCoolerInfo nvmlDeviceGetFanControlPolicy_v2 nvmlDeviceGetFanSpeed_v2 nvmlDeviceGetFanSpeedRPM
+            nvmlDeviceGetMinMaxFanSpeed nvmlDeviceGetNumFans nvmlDeviceGetTargetFanSpeed nvmlDeviceGetThermalSettings
+            nvmlDeviceGetMarginTemperature nvmlDeviceGetTemperatureThreshold nvmlDeviceGetPowerManagementDefaultLimit
+            nvmlDeviceGetPowerManagementLimitConstraints nvmlDeviceGetPowerManagementMode nvmlDeviceGetPowerMizerMode_v1
+            nvmlDeviceGetPowerSource;
         NOT_SUPPORTED device "clocks that the host may set, or may have set, are not told":
-            nvmlDeviceGetAdaptiveClockInfoStatus nvmlDeviceGetApplicationsClock nvmlDeviceGetAutoBoostedClocksEnabled nvmlDeviceGetClkMonStatus
-            nvmlDeviceGetClock nvmlDeviceGetClockOffsets nvmlDeviceGetCurrentClockFreqs nvmlDeviceGetCurrentClocksEventReasons
-            nvmlDeviceGetCurrentClocksThrottleReasons nvmlDeviceGetDefaultApplicationsClock nvmlDeviceGetDynamicPstatesInfo
-            nvmlDeviceGetGpcClkMinMaxVfOffset nvmlDeviceGetGpcClkVfOffset nvmlDeviceGetMaxCustomerBoostClock
-            nvmlDeviceGetMemClkMinMaxVfOffset nvmlDeviceGetMemClkVfOffset nvmlDeviceGetMinMaxClockOfPState nvmlDeviceGetPerformanceModes
-            nvmlDeviceGetSupportedClocksEventReasons nvmlDeviceGetSupportedClocksThrottleReasons nvmlDeviceGetSupportedGraphicsClocks
-            nvmlDeviceGetSupportedMemoryClocks nvmlDeviceGetSupportedPerformanceStates nvmlDeviceGetViolationStatus;
+            nvmlDeviceGetAdaptiveClockInfoStatus nvmlDeviceGetApplicationsClock nvmlDeviceGetAutoBoostedClocksEnabled
+            nvmlDeviceGetClkMonStatus nvmlDeviceGetClock nvmlDeviceGetClockOffsets nvmlDeviceGetCurrentClockFreqs
+            nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetCurrentClocksThrottleReasons
+            nvmlDeviceGetDefaultApplicationsClock nvmlDeviceGetDynamicPstatesInfo nvmlDeviceGetGpcClkMinMaxVfOffset
+            nvmlDeviceGetGpcClkVfOffset nvmlDeviceGetMaxCustomerBoostClock nvmlDeviceGetMemClkMinMaxVfOffset
+            nvmlDeviceGetMemClkVfOffset nvmlDeviceGetMinMaxClockOfPState nvmlDeviceGetPerformanceModes
+            nvmlDeviceGetSupportedClocksEventReasons nvmlDeviceGetSupportedClocksThrottleReasons
+            nvmlDeviceGetSupportedGraphicsClocks nvmlDeviceGetSupportedMemoryClocks nvmlDeviceGetSupportedPerformanceStates
+            nvmlDeviceGetViolationStatus;
         NOT_SUPPORTED device "samples over time and counters of engines are not told":
             nvmlDeviceGetSamples nvmlDeviceGetJpgUtilization nvmlDeviceGetOfaUtilization nvmlDeviceGetEncoderCapacity
             nvmlDeviceGetEncoderSessions nvmlDeviceGetEncoderStats nvmlDeviceGetFBCSessions nvmlDeviceGetFBCStats
@@ -260,15 +304,15 @@ chapter! { load
         NOT_SUPPORTED device "the host's power profiles are not told":
             nvmlDeviceWorkloadPowerProfileGetCurrentProfiles nvmlDeviceWorkloadPowerProfileGetProfilesInfo;
         NO_PERMISSION device "the devices are the host's":
-            nvmlDeviceClearFieldValues nvmlGpmSetStreamingEnabled
-            nvmlDeviceResetApplicationsClocks nvmlDeviceResetGpuLockedClocks nvmlDeviceResetMemoryLockedClocks
-            nvmlDeviceSetApplicationsClocks nvmlDeviceSetAutoBoostedClocksEnabled nvmlDeviceSetClockOffsets
-            nvmlDeviceSetDefaultAutoBoostedClocksEnabled nvmlDeviceSetDefaultFanSpeed_v2 nvmlDeviceSetFanControlPolicy
-            nvmlDeviceSetFanSpeed_v2 nvmlDeviceSetGpcClkVfOffset nvmlDeviceSetGpuLockedClocks nvmlDeviceSetMemClkVfOffset
-            nvmlDeviceSetMemoryLockedClocks nvmlDeviceSetPowerManagementLimit nvmlDeviceSetPowerManagementLimit_v2
-            nvmlDeviceSetPowerMizerMode_v1 nvmlDeviceSetTemperatureThreshold nvmlDevicePowerSmoothingActivatePresetProfile
-            nvmlDevicePowerSmoothingSetState nvmlDevicePowerSmoothingUpdatePresetProfileParam
-            nvmlDeviceWorkloadPowerProfileClearRequestedProfiles nvmlDeviceWorkloadPowerProfileSetRequestedProfiles;
+            nvmlDeviceClearFieldValues nvmlGpmSetStreamingEnabled nvmlDeviceResetApplicationsClocks
+            nvmlDeviceResetGpuLockedClocks nvmlDeviceResetMemoryLockedClocks nvmlDeviceSetApplicationsClocks
+            nvmlDeviceSetAutoBoostedClocksEnabled nvmlDeviceSetClockOffsets nvmlDeviceSetDefaultAutoBoostedClocksEnabled
+            nvmlDeviceSetDefaultFanSpeed_v2 nvmlDeviceSetFanControlPolicy nvmlDeviceSetFanSpeed_v2 nvmlDeviceSetGpcClkVfOffset
+            nvmlDeviceSetGpuLockedClocks nvmlDeviceSetMemClkVfOffset nvmlDeviceSetMemoryLockedClocks
+            nvmlDeviceSetPowerManagementLimit nvmlDeviceSetPowerManagementLimit_v2 nvmlDeviceSetPowerMizerMode_v1
+            nvmlDeviceSetTemperatureThreshold nvmlDevicePowerSmoothingActivatePresetProfile nvmlDevicePowerSmoothingSetState
+            nvmlDevicePowerSmoothingUpdatePresetProfileParam nvmlDeviceWorkloadPowerProfileClearRequestedProfiles
+            nvmlDeviceWorkloadPowerProfileSetRequestedProfiles;
     }
 }
 
@@ -297,7 +341,8 @@ chapter! { running_processes
         NOT_SUPPORTED device "the daemon does not tell how processes share the time of a device":
             nvmlDeviceGetRunningProcessDetailList nvmlDeviceGetProcessUtilization nvmlDeviceGetProcessesUtilizationInfo;
         NOT_SUPPORTED device "the host's accounting knows no processes of a VM":
-            nvmlDeviceGetAccountingBufferSize nvmlDeviceGetAccountingMode nvmlDeviceGetAccountingPids nvmlDeviceGetAccountingStats;
+            nvmlDeviceGetAccountingBufferSize nvmlDeviceGetAccountingMode nvmlDeviceGetAccountingPids
+            nvmlDeviceGetAccountingStats;
         NO_PERMISSION device "the devices are the host's":
             nvmlDeviceClearAccountingPids nvmlDeviceSetAccountingMode;
     }
@@ -309,6 +354,8 @@ chapter! { modes_of_a_device
         device nvmlDeviceGetComputeMode(mode: *mut c_uint) = modes::compute_mode;
         /// On, where cuDeviceGetAttribute says so; else NOT_SUPPORTED.
         device nvmlDeviceGetEccMode(current: *mut c_uint, pending: *mut c_uint) = modes::ecc_mode;
+        /// From the host.
+        device nvmlDeviceGetPersistenceMode(mode: *mut c_uint) = load::persistence;
         /// Off: a VM cannot divide its devices.
         device nvmlDeviceGetMigMode(current: *mut c_uint, pending: *mut c_uint) = modes::mig_mode;
         /// No.
@@ -326,36 +373,39 @@ chapter! { modes_of_a_device
     }
     refused {
         NOT_SUPPORTED device "the daemon does not tell it":
-            nvmlDeviceGetPersistenceMode nvmlDeviceGetDefaultEccMode nvmlDeviceGetGpuOperationMode nvmlDeviceGetAPIRestriction;
+            nvmlDeviceGetDefaultEccMode nvmlDeviceGetGpuOperationMode nvmlDeviceGetAPIRestriction;
         NOT_SUPPORTED device "the host tells of no events":
             nvmlDeviceRegisterEvents;
         NO_PERMISSION device "the devices are the host's":
-            nvmlDeviceSetAPIRestriction nvmlDeviceSetComputeMode nvmlDeviceSetDriverModel nvmlDeviceSetEccMode nvmlDeviceSetGpuOperationMode
-            nvmlDeviceSetHostname_v1 nvmlDeviceSetMigMode nvmlDeviceSetPersistenceMode nvmlDeviceSetVirtualizationMode
-            nvmlDeviceCreateGpuInstance nvmlDeviceCreateGpuInstanceWithPlacement;
+            nvmlDeviceSetAPIRestriction nvmlDeviceSetComputeMode nvmlDeviceSetDriverModel nvmlDeviceSetEccMode
+            nvmlDeviceSetGpuOperationMode nvmlDeviceSetHostname_v1 nvmlDeviceSetMigMode nvmlDeviceSetPersistenceMode
+            nvmlDeviceSetVirtualizationMode nvmlDeviceCreateGpuInstance nvmlDeviceCreateGpuInstanceWithPlacement;
         NOT_SUPPORTED device "a VM cannot divide its devices":
             nvmlDeviceGetComputeInstanceId nvmlDeviceGetDeviceHandleFromMigDeviceHandle nvmlDeviceGetGpuInstanceById
-            nvmlDeviceGetGpuInstanceId nvmlDeviceGetGpuInstancePossiblePlacements nvmlDeviceGetGpuInstancePossiblePlacements_v2
-            nvmlDeviceGetGpuInstanceProfileInfo nvmlDeviceGetGpuInstanceProfileInfoByIdV nvmlDeviceGetGpuInstanceProfileInfoV
+            nvmlDeviceGetGpuInstanceId nvmlDeviceGetGpuInstancePossiblePlacements
+            nvmlDeviceGetGpuInstancePossiblePlacements_v2 nvmlDeviceGetGpuInstanceProfileInfo
+            nvmlDeviceGetGpuInstanceProfileInfoByIdV nvmlDeviceGetGpuInstanceProfileInfoV
             nvmlDeviceGetGpuInstanceRemainingCapacity nvmlDeviceGetGpuInstances;
         NOT_SUPPORTED system "a VM cannot divide its devices":
-            nvmlComputeInstanceDestroy nvmlComputeInstanceGetInfo nvmlComputeInstanceGetInfo_v2 nvmlGpuInstanceCreateComputeInstance
-            nvmlGpuInstanceCreateComputeInstanceWithPlacement nvmlGpuInstanceDestroy nvmlGpuInstanceGetActiveVgpus
-            nvmlGpuInstanceGetComputeInstanceById nvmlGpuInstanceGetComputeInstancePossiblePlacements
-            nvmlGpuInstanceGetComputeInstanceProfileInfo nvmlGpuInstanceGetComputeInstanceProfileInfoV
-            nvmlGpuInstanceGetComputeInstanceRemainingCapacity nvmlGpuInstanceGetComputeInstances nvmlGpuInstanceGetCreatableVgpus
-            nvmlGpuInstanceGetInfo nvmlGpuInstanceGetVgpuHeterogeneousMode nvmlGpuInstanceGetVgpuSchedulerLog
-            nvmlGpuInstanceGetVgpuSchedulerState nvmlGpuInstanceGetVgpuTypeCreatablePlacements
-            nvmlGpuInstanceSetVgpuHeterogeneousMode nvmlGpuInstanceSetVgpuSchedulerState;
+            nvmlComputeInstanceDestroy nvmlComputeInstanceGetInfo nvmlComputeInstanceGetInfo_v2
+            nvmlGpuInstanceCreateComputeInstance nvmlGpuInstanceCreateComputeInstanceWithPlacement nvmlGpuInstanceDestroy
+            nvmlGpuInstanceGetActiveVgpus nvmlGpuInstanceGetComputeInstanceById
+            nvmlGpuInstanceGetComputeInstancePossiblePlacements nvmlGpuInstanceGetComputeInstanceProfileInfo
+            nvmlGpuInstanceGetComputeInstanceProfileInfoV nvmlGpuInstanceGetComputeInstanceRemainingCapacity
+            nvmlGpuInstanceGetComputeInstances nvmlGpuInstanceGetCreatableVgpus nvmlGpuInstanceGetInfo
+            nvmlGpuInstanceGetVgpuHeterogeneousMode nvmlGpuInstanceGetVgpuSchedulerLog nvmlGpuInstanceGetVgpuSchedulerState
+            nvmlGpuInstanceGetVgpuTypeCreatablePlacements nvmlGpuInstanceSetVgpuHeterogeneousMode
+            nvmlGpuInstanceSetVgpuSchedulerState;
         NOT_SUPPORTED device "the devices are no vGPUs of NVIDIA's, and the VM hosts none":
-            nvmlDeviceGetActiveVgpus nvmlDeviceGetCreatableVgpus nvmlDeviceGetGridLicensableFeatures nvmlDeviceGetGridLicensableFeatures_v2
-            nvmlDeviceGetGridLicensableFeatures_v3 nvmlDeviceGetGridLicensableFeatures_v4 nvmlDeviceGetHostVgpuMode
-            nvmlDeviceGetSupportedVgpus nvmlDeviceGetVgpuCapabilities nvmlDeviceGetVgpuHeterogeneousMode
-            nvmlDeviceGetVgpuInstancesUtilizationInfo nvmlDeviceGetVgpuMetadata nvmlDeviceGetVgpuProcessesUtilizationInfo
-            nvmlDeviceGetVgpuProcessUtilization nvmlDeviceGetVgpuSchedulerCapabilities nvmlDeviceGetVgpuSchedulerLog
-            nvmlDeviceGetVgpuSchedulerState nvmlDeviceGetVgpuTypeCreatablePlacements nvmlDeviceGetVgpuTypeSupportedPlacements
-            nvmlDeviceGetVgpuUtilization nvmlDeviceGetVirtualizationMode nvmlDeviceSetVgpuCapabilities
-            nvmlDeviceSetVgpuHeterogeneousMode nvmlDeviceSetVgpuSchedulerState;
+            nvmlDeviceGetActiveVgpus nvmlDeviceGetCreatableVgpus nvmlDeviceGetGridLicensableFeatures
+            nvmlDeviceGetGridLicensableFeatures_v2 nvmlDeviceGetGridLicensableFeatures_v3
+            nvmlDeviceGetGridLicensableFeatures_v4 nvmlDeviceGetHostVgpuMode nvmlDeviceGetSupportedVgpus
+            nvmlDeviceGetVgpuCapabilities nvmlDeviceGetVgpuHeterogeneousMode nvmlDeviceGetVgpuInstancesUtilizationInfo
+            nvmlDeviceGetVgpuMetadata nvmlDeviceGetVgpuProcessesUtilizationInfo nvmlDeviceGetVgpuProcessUtilization
+            nvmlDeviceGetVgpuSchedulerCapabilities nvmlDeviceGetVgpuSchedulerLog nvmlDeviceGetVgpuSchedulerState
+            nvmlDeviceGetVgpuTypeCreatablePlacements nvmlDeviceGetVgpuTypeSupportedPlacements nvmlDeviceGetVgpuUtilization
+            nvmlDeviceGetVirtualizationMode nvmlDeviceSetVgpuCapabilities nvmlDeviceSetVgpuHeterogeneousMode
+            nvmlDeviceSetVgpuSchedulerState;
         NOT_SUPPORTED system "the devices are no vGPUs of NVIDIA's, and the VM hosts none":
             nvmlGetVgpuCompatibility nvmlGetVgpuDriverCapabilities nvmlGetVgpuVersion nvmlSetVgpuVersion
             nvmlVgpuInstanceClearAccountingPids nvmlVgpuInstanceGetAccountingMode nvmlVgpuInstanceGetAccountingPids
@@ -366,12 +416,11 @@ chapter! { modes_of_a_device
             nvmlVgpuInstanceGetLicenseInfo_v2 nvmlVgpuInstanceGetLicenseStatus nvmlVgpuInstanceGetMdevUUID
             nvmlVgpuInstanceGetMetadata nvmlVgpuInstanceGetPlacementId nvmlVgpuInstanceGetRuntimeStateSize
             nvmlVgpuInstanceGetType nvmlVgpuInstanceGetUUID nvmlVgpuInstanceGetVmDriverVersion nvmlVgpuInstanceGetVmID
-            nvmlVgpuInstanceSetEncoderCapacity nvmlVgpuTypeGetBAR1Info nvmlVgpuTypeGetCapabilities
-            nvmlVgpuTypeGetClass nvmlVgpuTypeGetDeviceID nvmlVgpuTypeGetFbReservation nvmlVgpuTypeGetFramebufferSize
-            nvmlVgpuTypeGetFrameRateLimit nvmlVgpuTypeGetGpuInstanceProfileId nvmlVgpuTypeGetGspHeapSize
-            nvmlVgpuTypeGetLicense nvmlVgpuTypeGetMaxInstances nvmlVgpuTypeGetMaxInstancesPerGpuInstance
-            nvmlVgpuTypeGetMaxInstancesPerVm nvmlVgpuTypeGetName nvmlVgpuTypeGetNumDisplayHeads
-            nvmlVgpuTypeGetResolution;
+            nvmlVgpuInstanceSetEncoderCapacity nvmlVgpuTypeGetBAR1Info nvmlVgpuTypeGetCapabilities nvmlVgpuTypeGetClass
+            nvmlVgpuTypeGetDeviceID nvmlVgpuTypeGetFbReservation nvmlVgpuTypeGetFramebufferSize nvmlVgpuTypeGetFrameRateLimit
+            nvmlVgpuTypeGetGpuInstanceProfileId nvmlVgpuTypeGetGspHeapSize nvmlVgpuTypeGetLicense nvmlVgpuTypeGetMaxInstances
+            nvmlVgpuTypeGetMaxInstancesPerGpuInstance nvmlVgpuTypeGetMaxInstancesPerVm nvmlVgpuTypeGetName
+            nvmlVgpuTypeGetNumDisplayHeads nvmlVgpuTypeGetResolution;
     }
 }
 
@@ -381,7 +430,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
     ("Devices", devices::ROWS),
     ("Memory", device_memory::ROWS),
     ("Links", links_between_devices::ROWS),
-    ("Load", load::ROWS),
+    ("Load", load_of_a_device::ROWS),
     ("Processes", running_processes::ROWS),
     ("Modes", modes_of_a_device::ROWS),
 ];
