@@ -3,6 +3,8 @@
  *
  *   nvml             everything that programs ask for at their start, as NCCL, PyTorch and monitors do
  *
+ * On a machine of its own it asks NVIDIA's library, but for what only a guest is refused, and changes nothing there.
+ *
  * No header of NVML's is needed: what is used of it is declared here, from its documentation.
  */
 #define _GNU_SOURCE
@@ -15,6 +17,9 @@
 #include "check.h"
 
 #define CUDA(call) do { CUresult result_ = (call); if (result_) FAIL("%s: %d", #call, result_); } while (0)
+
+/* The library is ours: the devices are a host's. */
+static int guest;
 
 /* A function of the library; what it answers is a number, 0 for success. */
 static void *library;
@@ -79,8 +84,10 @@ static void system_wide(void)
     EXPECT(strstr(name, "nvml"));
     WORKS(nvmlUnitGetCount, &count);
     EXPECT(count == 0);
-    ANSWERS(NOT_SUPPORTED, nvmlEventSetCreate, &count);
-    ANSWERS(NOT_SUPPORTED, nvmlSystemGetConfComputeSettings, &count);
+    if (guest) {
+        ANSWERS(NOT_SUPPORTED, nvmlEventSetCreate, &count);
+        ANSWERS(NOT_SUPPORTED, nvmlSystemGetConfComputeSettings, &count);
+    }
 }
 
 /* One device, both ways. */
@@ -138,12 +145,13 @@ static void device(int ordinal, unsigned devices)
     CUDA(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, cuda));
     WORKS(nvmlDeviceGetComputeMode, gpu, &number);
     EXPECT((unsigned)value == number);
-    WORKS(nvmlDeviceGetMigMode, gpu, &number, &pending);
-    EXPECT(number == 0 && pending == 0);
-
-    ANSWERS(NO_PERMISSION, nvmlDeviceSetPersistenceMode, gpu, 1);
-    ANSWERS(NOT_SUPPORTED, nvmlDeviceGetSerial, gpu, text, (unsigned)sizeof text);
-    ANSWERS(INVALID_ARGUMENT, nvmlDeviceGetSerial, (char *)gpu + 4096, text, (unsigned)sizeof text);
+    if (guest) {
+        WORKS(nvmlDeviceGetMigMode, gpu, &number, &pending);
+        EXPECT(number == 0 && pending == 0);
+        ANSWERS(NO_PERMISSION, nvmlDeviceSetPersistenceMode, gpu, 1);
+        ANSWERS(NOT_SUPPORTED, nvmlDeviceGetSerial, gpu, text, (unsigned)sizeof text);
+        ANSWERS(INVALID_ARGUMENT, nvmlDeviceGetSerial, (char *)gpu + 4096, text, (unsigned)sizeof text);
+    }
     ANSWERS(INVALID_ARGUMENT, nvmlDeviceGetName, NULL, text, (unsigned)sizeof text);
 
     for (unsigned caps = 0; caps <= 4; caps++)
@@ -153,7 +161,9 @@ static void device(int ordinal, unsigned devices)
         int can = 1;
         WORKS(nvmlDeviceGetHandleByIndex_v2, to, &again);
         WORKS(nvmlDeviceGetPciInfo_v3, again, &pci);
-        CUDA(cuDeviceGetByPCIBusId(&peer, pci.id));
+        /* CUDA may be shown fewer than there are. */
+        if (cuDeviceGetByPCIBusId(&peer, pci.id))
+            continue;
         if (peer != cuda)
             CUDA(cuDeviceCanAccessPeer(&can, cuda, peer));
         for (unsigned caps = 0; caps <= 1; caps++) {
@@ -188,23 +198,26 @@ static void memory_and_processes(int ordinal)
     WORKS(nvmlDeviceGetMemoryInfo, gpu, &before);
     CUDA(cuMemAlloc(&p, BYTES));
     WORKS(nvmlDeviceGetMemoryInfo, gpu, &then);
-    EXPECT(then.total == total && then.free + then.used == then.total);
-    EXPECT(then.used >= BYTES && before.total == total);
+    EXPECT(then.total >= total && then.free + then.used == then.total && before.total == then.total);
+    EXPECT(then.used >= BYTES && (!guest || then.total == total));
     WORKS(nvmlDeviceGetMemoryInfo_v2, gpu, &v2);
-    EXPECT(v2.total == total && v2.free + v2.used + v2.reserved == total);
+    EXPECT(v2.total == then.total && v2.free + v2.used + v2.reserved == v2.total);
     v2.version++;
     ANSWERS(ARGUMENT_VERSION_MISMATCH, nvmlDeviceGetMemoryInfo_v2, gpu, &v2);
 
     answer = NVML(nvmlDeviceGetComputeRunningProcesses_v3, gpu, &count, NULL);
-    EXPECT(answer == INSUFFICIENT_SIZE && count >= 1 && count <= 64);
-    count = 64;
-    WORKS(nvmlDeviceGetComputeRunningProcesses_v3, gpu, &count, list);
-    for (unsigned i = 0; i < count; i++)
-        if (list[i].pid == (unsigned)getpid()) {
-            EXPECT(list[i].bytes >= BYTES && list[i].gpu_instance == ~0u);
-            found++;
-        }
-    EXPECT(found == 1);
+    /* Several GPUs are counted together; in a container, NVIDIA's library knows processes by other ids. */
+    if (guest && answer != NOT_SUPPORTED) {
+        EXPECT(answer == INSUFFICIENT_SIZE && count >= 1 && count <= 64);
+        count = 64;
+        WORKS(nvmlDeviceGetComputeRunningProcesses_v3, gpu, &count, list);
+        for (unsigned i = 0; i < count; i++)
+            if (list[i].pid == (unsigned)getpid()) {
+                EXPECT(list[i].bytes >= BYTES && list[i].gpu_instance == ~0u);
+                found++;
+            }
+        EXPECT(found == 1);
+    }
     CUDA(cuMemFree(p));
     CUDA(cuDevicePrimaryCtxRelease(cuda));
 }
@@ -236,7 +249,8 @@ static void child_of(void *gpu)
     if (!child) {
         char name[96];
         unsigned count = 0;
-        WORKS(nvmlDeviceGetName, gpu, name, (unsigned)sizeof name);
+        if (guest)
+            WORKS(nvmlDeviceGetName, gpu, name, (unsigned)sizeof name);
         WORKS(nvmlInit_v2);
         WORKS(nvmlDeviceGetCount_v2, &count);
         EXPECT(count > 0);
@@ -256,6 +270,7 @@ int main(void)
     int cuda_devices = 0;
     void *gpu;
     char text[8];
+    guest = getenv("VGPU_SOCKET") || !access("/dev/vgpu", F_OK);
     library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
     if (!library)
         FAIL("%s", dlerror());
@@ -271,7 +286,7 @@ int main(void)
     child_of(gpu);
     CUDA(cuInit(0));
     CUDA(cuDeviceGetCount(&cuda_devices));
-    EXPECT((unsigned)cuda_devices == devices);
+    EXPECT((unsigned)cuda_devices <= devices && cuda_devices > 0);
     for (int i = 0; i < cuda_devices; i++)
         device(i, devices);
     for (int i = 0; i < cuda_devices; i++)
