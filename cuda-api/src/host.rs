@@ -109,6 +109,10 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// The CUresult that every call answers from now on, or 0.
     fn sticky(&self) -> u32;
 
+    /// The bytes of device memory that the session has, by device, handed to `tell`; those of the first device are those of all where
+    /// they are not counted one by one. Asked often.
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64));
+
     /// Pinned guest memory is mapped in this process at the guest's own address.
     fn region_mapped(&self, address: u64, len: u64, writable: bool);
 

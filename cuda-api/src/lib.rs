@@ -28,6 +28,7 @@ pub mod host;
 pub mod host_functions;
 pub mod info;
 pub mod linked;
+pub mod live;
 pub mod managed;
 pub mod output;
 pub mod overtake;

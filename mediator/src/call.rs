@@ -119,6 +119,12 @@ pub trait CallHandler: Send + Sync + 'static {
         false
     }
 
+    /// The bytes of device memory that the session has, by device, handed to `tell`. Asked after calls that were waited for and before
+    /// the ring's thread sleeps: it must not wait for long.
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        let _ = tell;
+    }
+
     /// The VM is paused, or goes on. While it is, no call may wait for something that only the guest can do: those that do
     /// come back at once.
     fn pause(&self, paused: bool) {

@@ -42,6 +42,10 @@ pub(crate) mod kind {
     pub(crate) const RESUME: u32 = 9;
     /// The worker ends; its exit is the answer.
     pub(crate) const END: u32 = 10;
+    /// First order to a reader: tail is the information blob. Descriptor: the file for what it reads. Answered as READ.
+    pub(crate) const READER: u32 = 11;
+    /// Read the devices again; the answer's tail is the number of bytes, 64 bits.
+    pub(crate) const READ: u32 = 12;
 }
 
 /// Longest tail that travels in the datagram itself, in bytes.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cuda_api::info::DEVICES_MAX;
 use pci_layout::ring::RINGS_MAX;
 
 use crate::atomics::{self, Atomics};
@@ -26,6 +27,8 @@ pub(crate) struct RingCounters {
 struct Layout {
     rings: [RingCounters; RINGS_MAX as usize],
     bytes_staged: AtomicU64,
+    /// Device memory that the session has, by device.
+    device_bytes: [AtomicU64; DEVICES_MAX],
 }
 
 /// Adds one, by the only writer of `counter`.
@@ -55,6 +58,18 @@ impl CounterPage {
 
     pub(crate) fn ring(&self, ring: u32) -> Option<&RingCounters> {
         self.0.rings.get(ring as usize)
+    }
+
+    /// Says how much memory the session has on a device. Several threads may; the last one's word counts.
+    pub(crate) fn set_device_bytes(&self, device: usize, bytes: u64) {
+        if let Some(told) = self.0.device_bytes.get(device) {
+            told.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What was said last of the first `devices`.
+    pub(crate) fn device_bytes(&self, devices: usize) -> Vec<u64> {
+        self.0.device_bytes.iter().take(devices).map(|bytes| bytes.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn add_to(&self, totals: &mut Totals) {

@@ -79,6 +79,10 @@ where
         self.0.sticky()
     }
 
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        self.0.device_bytes(tell);
+    }
+
     fn may_print(&self, call: u32) -> bool {
         cuda_api::may_block(call)
     }
@@ -175,6 +179,13 @@ impl CallHandler for Either {
         match self {
             Self::Cuda(driven) => driven.region_unmapping(va, len),
             Self::Soft(driven) => driven.region_unmapping(va, len),
+        }
+    }
+
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        match self {
+            Self::Cuda(driven) => driven.device_bytes(tell),
+            Self::Soft(driven) => driven.device_bytes(tell),
         }
     }
 
@@ -297,6 +308,22 @@ impl WorkerProgram for Program {
         match on_gpu(setup, executor_cuda::probe)? {
             Some(info) => Ok(probed(&info, regs::CAP_HARDWARE)),
             None => Ok(probed(&soft(setup)?.vm_info(), 0)),
+        }
+    }
+
+    fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
+        // A blob is read where its words are aligned.
+        let mut words = vec![0u64; info.len().div_ceil(8)];
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
+        let (bytes, _) = bytes.split_at_mut_checked(info.len())?;
+        bytes.copy_from_slice(info);
+        let opened = VmInfo::decode(bytes).map_err(|error| error.to_string());
+        match opened.and_then(|info| executor_cuda::Nvml::open(&info)) {
+            Ok(nvml) => Some(Box::new(move || nvml.read().encode())),
+            Err(error) => {
+                log::info!("the host's NVML: {error}");
+                None
+            }
         }
     }
 

@@ -41,6 +41,7 @@ mod pieces;
 mod pool;
 mod process;
 mod profile;
+mod readings;
 mod session;
 mod sharing;
 mod vm;

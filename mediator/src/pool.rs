@@ -18,7 +18,7 @@ use pci_layout::regs;
 use zerocopy::FromBytes;
 
 use crate::channel::{Answer, ProbeAnswer};
-use crate::process::{self, Ahead, WorkerProcess};
+use crate::process::{self, Ahead, ReaderProcess, WorkerProcess};
 use crate::{ExecutorKind, VmConfig};
 
 /// How long after a worker was taken another one is started in its place, while there is still one of its kind: the driver's
@@ -31,6 +31,7 @@ const REFILL_SOON: Duration = Duration::from_millis(20);
 enum Request {
     Probe { output: OwnedFd, answer: Sender<std::result::Result<Answer, String>> },
     Take { ahead: Ahead, answer: Sender<Result<WorkerProcess>> },
+    Reader { info: Vec<u8>, answer: Sender<Result<ReaderProcess>> },
 }
 
 /// Hands out workers; each is handed out once.
@@ -65,6 +66,18 @@ impl Pool {
         let requests = self.requests.as_ref().ok_or_else(gone)?;
         requests.send(Request::Take { ahead, answer }).map_err(|_| gone())?;
         receiver.recv().map_err(|_| gone())?
+    }
+}
+
+impl Pool {
+    /// Has a reader started for the devices in `info`, without waiting for it: it comes through the channel.
+    pub(crate) fn reader(&self, info: Vec<u8>) -> Receiver<Result<ReaderProcess>> {
+        let (answer, receiver) = channel();
+        if let Some(requests) = self.requests.as_ref() {
+            // A pool that has ended drops the sender, which whoever waits hears.
+            let _ = requests.send(Request::Reader { info, answer });
+        }
+        receiver
     }
 }
 
@@ -106,6 +119,10 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
                 let ready = stock.take(ahead, WorkerProcess::is_running);
                 let _ = answer.send(ready.map_or_else(|| WorkerProcess::start(&config, Ahead::Loaded), Ok));
                 refill = true;
+            }
+            (Ok(Request::Reader { info, answer }), _) => {
+                // As above.
+                let _ = answer.send(ReaderProcess::start(&config, &info));
             }
             (Err(RecvTimeoutError::Timeout), Some(Missing { ahead, .. })) => {
                 match WorkerProcess::start(&config, ahead) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pci_layout::event;
 use rustix::event::EventfdFlags;
+use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use zerocopy::IntoBytes;
@@ -24,6 +25,9 @@ use crate::{VmConfig, environment};
 pub(crate) const WORKER_WORD: &str = "worker";
 /// The word by which a program knows that it was started to probe the executor.
 pub(crate) const PROBE_WORD: &str = "probe";
+
+/// The word by which a program knows that it was started to read what the host's devices do.
+pub(crate) const READER_WORD: &str = "reader";
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,6 +311,39 @@ impl WorkerProcess {
         let shared = self.kick.try_clone()?;
         self.kick_shared.store(true, Ordering::Release);
         Ok(shared)
+    }
+}
+
+/// A process that reads what the host's devices do, whenever it is asked; nothing waits for it.
+pub(crate) struct ReaderProcess {
+    child: Child,
+    output: OwnedFd,
+}
+
+impl ReaderProcess {
+    /// Starts it and asks it for the first reading of the devices in `info`; see [`Child::start`] for the thread.
+    pub(crate) fn start(config: &VmConfig, info: &[u8]) -> Result<Self> {
+        let child = Child::start(config, READER_WORD)?;
+        let output = rustix::fs::memfd_create("vgpu-readings", MemfdFlags::CLOEXEC)?;
+        channel::send_order(&child.socket, OrderHeader::new(kind::READER), info, &[output.as_fd()])?;
+        Ok(Self { child, output })
+    }
+
+    /// Asks it to read again; it must have answered before.
+    pub(crate) fn ask(&self) -> bool {
+        self.child.tell(OrderHeader::new(kind::READ), &[], &[]).is_ok()
+    }
+
+    /// The answer, if it has come.
+    pub(crate) fn answer(&self) -> std::result::Result<Answer, NoAnswer> {
+        self.child.answer(Duration::ZERO)
+    }
+
+    /// What it has read: so many bytes, by its answer.
+    pub(crate) fn read(&self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        channel::read_exact_at(&self.output, &mut bytes)?;
+        Ok(bytes)
     }
 }
 

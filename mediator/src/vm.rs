@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use cuda_api::live::{Live, SessionUse, UNKNOWN_BYTES};
 use pci_layout::{control, event, regs, ring};
 use rustix::fs::MemfdFlags;
 use zerocopy::FromBytes;
@@ -17,6 +18,7 @@ use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
 use crate::profile::{Profiles, Subject};
+use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
 use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
@@ -33,6 +35,8 @@ pub(crate) struct Probed {
 }
 
 struct Entry {
+    /// The guest process, by its own word.
+    pid: u32,
     ops: Sender<Op>,
     control: Arc<Control>,
     thread: JoinHandle<()>,
@@ -43,6 +47,13 @@ struct Entry {
 struct Table {
     open: HashMap<u32, Entry>,
     past: Totals,
+}
+
+/// The live information that was made last, and how many were.
+#[derive(Default)]
+struct LastLive {
+    number: u64,
+    blob: Arc<[u8]>,
 }
 
 /// What the sessions' threads share.
@@ -57,6 +68,8 @@ pub(crate) struct Shared {
     /// Where the VM is profiled.
     profiles: Option<Profiles>,
     table: Mutex<Table>,
+    live: Mutex<LastLive>,
+    readings: Reader,
     stopped: AtomicBool,
     kicks: AtomicU64,
 }
@@ -158,6 +171,7 @@ impl Vm {
             probed.capabilities,
             probed.info.len()
         );
+        let readings = Reader::new(probed.capabilities & regs::CAP_HARDWARE != 0);
         let shared = Shared {
             config,
             events,
@@ -167,6 +181,8 @@ impl Vm {
             tokens: Arc::default(),
             profiles,
             table: Mutex::default(),
+            live: Mutex::default(),
+            readings,
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),
         };
@@ -193,6 +209,38 @@ impl Vm {
         self.shared.probed.fingerprint
     }
 
+    /// What the VM's processes have and what its devices do, for READ_INFO: made `anew`, or as it was made last. Nobody is waited for: it
+    /// is what workers and the devices' reader have said so far.
+    pub fn live_info(&self, anew: bool) -> Arc<[u8]> {
+        let made = anew.then(|| {
+            let (readings, pending) = self.shared.readings.look(&self.shared.pool, &self.shared.probed.info);
+            Live { sessions: self.sessions_in_use(), pending, readings, ..Live::default() }
+        });
+        let mut last = self.shared.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(made) = made {
+            last.number = last.number.wrapping_add(1);
+            last.blob = Live { number: last.number, ..made }.encode().into();
+        }
+        Arc::clone(&last.blob)
+    }
+
+    fn sessions_in_use(&self) -> Vec<SessionUse> {
+        let probed = &self.shared.probed;
+        let devices = usize::try_from(probed.device_count).unwrap_or(0);
+        // A driver counts a session's memory as a whole, and a session may have chosen among the devices.
+        let known = probed.capabilities & regs::CAP_HARDWARE == 0 || devices == 1;
+        let table = self.shared.table();
+        let serving = table.open.values().filter(|entry| entry.control.served.load(Ordering::Relaxed));
+        serving
+            .filter_map(|entry| {
+                let counters = entry.control.worker.get()?.counters();
+                let told = counters.device_bytes(devices);
+                let device_bytes = if known { told } else { vec![UNKNOWN_BYTES; told.len()] };
+                Some(SessionUse { pid: entry.pid, device_bytes })
+            })
+            .collect()
+    }
+
     /// Opens a session in a slot that the front has chosen. `done` is called when its worker serves.
     ///
     /// Errors: ERROR_INVALID_REQUEST for a slot out of range or taken, ERROR_QUEUE_FULL when `sessions_max` are open,
@@ -213,6 +261,7 @@ impl Vm {
             return Err((regs::ERROR_QUEUE_FULL, done));
         }
         let (ops, receiver) = channel();
+        let pid = open.pid;
         let state = Arc::new(Control::default());
         let thread = Session::new(session, Arc::clone(&self.shared), Arc::clone(&state), ops.clone());
         let name = format!("vm{}-session{session}", self.shared.config.vm_id);
@@ -221,7 +270,7 @@ impl Vm {
             Ok(thread) => {
                 // Cannot fail: the thread waits for it.
                 let _ = ops.send(Op::Open { open: Box::new(open), done });
-                table.open.insert(session, Entry { ops, control: state, thread });
+                table.open.insert(session, Entry { pid, ops, control: state, thread });
                 Ok(())
             }
             Err(error) => {

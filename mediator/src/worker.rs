@@ -41,7 +41,7 @@ use pci_layout::regs;
 use zerocopy::IntoBytes;
 
 use crate::channel::{self, Answer, Order, ProbeAnswer, kind};
-use crate::process::{PROBE_WORD, WORKER_WORD};
+use crate::process::{PROBE_WORD, READER_WORD, WORKER_WORD};
 use crate::{CallHandler, ExecutorKind, PROBE_INFO_BYTES_MAX};
 
 pub use crate::counters::StagedBytes;
@@ -145,6 +145,16 @@ pub trait WorkerProgram {
     /// [`SetupError`]: the VM cannot be served.
     fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError>;
 
+    /// Gets ready to read what the host's devices do: those that `info`, the probe's blob, is of. What comes back reads them, whenever it
+    /// is called, as [`cuda_api::live::Readings`] are encoded. None where nobody can read them, which is the default.
+    fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>>
+    where
+        Self: Sized,
+    {
+        let _ = info;
+        None
+    }
+
     /// Makes the handler of a session.
     ///
     /// # Errors
@@ -159,13 +169,15 @@ pub enum Role {
     Worker,
     /// To probe the executor: call [`main`] all the same.
     Probe,
+    /// To read what the host's devices do: call [`main`] all the same.
+    Reader,
 }
 
 impl Role {
     /// The role that this process was started in by a supervisor; None in any other program.
     pub fn of_this_process() -> Option<Self> {
         let last = std::env::args_os().next_back()?;
-        [(WORKER_WORD, Self::Worker), (PROBE_WORD, Self::Probe)]
+        [(WORKER_WORD, Self::Worker), (PROBE_WORD, Self::Probe), (READER_WORD, Self::Reader)]
             .into_iter()
             .find_map(|(word, role)| (last == word).then_some(role))
     }
@@ -202,7 +214,40 @@ pub fn main(mut program: impl WorkerProgram) -> ! {
             }
             end(exit::ASKED)
         }
+        kind::READER => {
+            if let Err(error) = sandbox::confine() {
+                die(exit::HOST, &format!("the reader cannot be confined: {error}"));
+            }
+            match serve_readings(program.reader(&tail), &socket, files.into_iter().next()) {
+                Ok(()) => end(exit::ASKED),
+                Err(error) => die(exit::HOST, &format!("the reader: {error}")),
+            }
+        }
         other => die(exit::HOST, &format!("first order of kind {other}")),
+    }
+}
+
+/// Reads at once, and again whenever it is asked, until the supervisor is gone.
+fn serve_readings(
+    reader: Option<Box<dyn FnMut() -> Vec<u8>>>,
+    socket: &OwnedFd,
+    output: Option<OwnedFd>,
+) -> std::io::Result<()> {
+    let (Some(mut reader), Some(output)) = (reader, output) else {
+        return channel::send_answer(socket, &answer_error(regs::ERROR_UNSUPPORTED, 0, String::new()));
+    };
+    loop {
+        let readings = reader();
+        let mut done = 0usize;
+        while let Some(rest) = readings.get(done..).filter(|rest| !rest.is_empty()) {
+            done = done.saturating_add(rustix::io::pwrite(&output, rest, done as u64)?);
+        }
+        let tail = (readings.len() as u64).to_le_bytes().to_vec();
+        channel::send_answer(socket, &Answer { tail, ..Answer::default() })?;
+        match channel::receive_order(socket)? {
+            Some(order) if order.header.kind == kind::READ => {}
+            _ => return Ok(()),
+        }
     }
 }
 

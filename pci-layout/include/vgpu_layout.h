@@ -175,8 +175,8 @@
 /* No body → the register block, VGPU_BLOCK_BYTES bytes. */
 #define VGPU_READ_REGS 2
 /*
- * struct vgpu_read_info → bytes of the device and VM information, a blob that only libcuda
- * reads.
+ * struct vgpu_read_info → bytes of the device and VM information, a blob that only the guest's
+ * libraries read.
  */
 #define VGPU_READ_INFO 3
 /* struct vgpu_open_session and the environment block → no body. Answered when a worker runs. */
@@ -203,6 +203,12 @@
  * be unpinned.
  */
 #define VGPU_CLOSE_SESSION 9
+/*
+ * vgpu_read_info.offset: from here on lies a second blob, of what changes while the VM runs. It
+ * is made anew now and then, also between the reading of two of its parts: its number stands at
+ * both of its ends.
+ */
+#define VGPU_INFO_LIVE 2147483648
 /* vgpu_add_ring_part.part: header, frames and replies. */
 #define VGPU_PART_RING 0
 /* vgpu_add_ring_part.part: the staging buffer. */

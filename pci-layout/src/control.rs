@@ -27,7 +27,7 @@ consts! {
     pub const HELLO: u32 = 1;
     /// No body → the register block, [`crate::regs::BLOCK_BYTES`] bytes.
     pub const READ_REGS: u32 = 2;
-    /// [`ReadInfo`] → bytes of the device and VM information, a blob that only libcuda reads.
+    /// [`ReadInfo`] → bytes of the device and VM information, a blob that only the guest's libraries read.
     pub const READ_INFO: u32 = 3;
     /// [`OpenSession`] and the environment block → no body. Answered when a worker runs.
     pub const OPEN_SESSION: u32 = 4;
@@ -41,6 +41,10 @@ consts! {
     pub const UNMAP_REGION: u32 = 8;
     /// [`SessionRef`] → no body. Answered after the worker was reaped: only then may pages be unpinned.
     pub const CLOSE_SESSION: u32 = 9;
+
+    /// [`ReadInfo::offset`]: from here on lies a second blob, of what changes while the VM runs. It is made anew now and then, also
+    /// between the reading of two of its parts: its number stands at both of its ends.
+    pub const INFO_LIVE: u32 = 1 << 31;
 
     /// [`AddRingPart::part`]: header, frames and replies.
     pub const PART_RING: u32 = 0;

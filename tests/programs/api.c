@@ -245,6 +245,26 @@ static void streams_and_events(void)
     CHECK(cuStreamDestroy(t));
 }
 
+/* As NCCL finds out whether there is host memory of this kind: it must be told how much to ask for, and then not get it. */
+static void physical_host_memory(void)
+{
+    CUmemAllocationProp prop;
+    CUmemGenericAllocationHandle handle;
+    size_t granularity = 0;
+    int node = 0, supported = 1;
+    CHECK(cuDeviceGetAttribute(&node, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, 0));
+    CHECK(cuDeviceGetAttribute(&supported, CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 0));
+    EXPECT(!supported);
+    memset(&prop, 0, sizeof prop);
+    prop.location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA;
+    prop.location.id = node < 0 ? 0 : node;
+    prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    CHECK(cuMemGetAllocationGranularity(&granularity, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+    EXPECT(granularity >= 4096);
+    ANSWERS(CUDA_ERROR_NOT_SUPPORTED, cuMemCreate(&handle, granularity, &prop, 0));
+}
+
 static void memory(void)
 {
     CUdeviceptr p, base;
@@ -283,6 +303,7 @@ int main(void)
     functions();
     streams_and_events();
     memory();
+    physical_host_memory();
     CHECK(cuGetProcAddress("cuMemAlloc", &f, 12000, 0, &status));
     EXPECT(f == (void *)cuMemAlloc && status == CU_GET_PROC_ADDRESS_SUCCESS);
     cuGetProcAddress("cuNoSuchFunction", &f, 12000, 0, &status);

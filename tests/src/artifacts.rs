@@ -1,4 +1,4 @@
-//! The daemon, `libcuda.so.1` and the kernel module, built from this repository.
+//! The daemon, the guest's libraries and the kernel module, built from this repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,36 +93,43 @@ pub fn hostile_guest(profile: Profile) -> Result<PathBuf> {
     program("hostile-guest", profile)
 }
 
-/// `libcuda.so.1`, in a folder of its own together with the names by which programs are linked to it. It needs no symbol newer
-/// than [`GLIBC`]: zig's linker, a Python package, brings the C library's symbols of every version.
+/// The guest's libraries: package, the file that the build makes, and the name by which programs link it. The name that they load it
+/// by has `.1` at its end.
+const LIBRARIES: [(&str, &str, &str); 2] =
+    [("libcuda", "libcuda.so", "libcuda.so"), ("libnvidia-ml", "libnvidia_ml.so", "libnvidia-ml.so")];
+
+/// `libcuda.so.1` and `libnvidia-ml.so.1`, in a folder of their own together with the names by which programs are linked to them. They
+/// need no symbol newer than [`GLIBC`]: zig's linker, a Python package, brings the C library's symbols of every version.
 ///
 /// # Errors
-/// When it does not build, or the tools for it cannot be fetched.
+/// When they do not build, or the tools for it cannot be fetched.
 pub fn libcuda(profile: Profile) -> Result<PathBuf> {
     let tools = zig()?;
-    step("building libcuda.so.1");
+    step("building libcuda.so.1 and libnvidia-ml.so.1");
     let target = format!("x86_64-unknown-linux-gnu.{GLIBC}");
     let mut command = cargo();
     let path = std::env::join_paths(
         std::iter::once(tools.join("bin"))
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     )?;
-    command
-        .env("PATH", path)
-        .args(["zigbuild", "--package", "libcuda", "--target", &target])
-        .args(profile.arguments());
-    succeed(command, "cargo zigbuild --package libcuda")?;
-    let built =
-        repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder()).join("libcuda.so");
+    command.env("PATH", path).args(["zigbuild", "--target", &target]).args(profile.arguments());
+    for (package, ..) in LIBRARIES {
+        command.args(["--package", package]);
+    }
+    succeed(command, "cargo zigbuild of the guest's libraries")?;
+    let built = repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder());
     let folder = store("libcuda").join(profile.folder());
     fs::create_dir_all(&folder)?;
     let _lock = cache::lock(&folder.join("libcuda.so.1"))?;
-    let fresh = folder.join("libcuda.so.1.new");
-    fs::copy(&built, &fresh).with_context(|| format!("cannot copy {}", built.display()))?;
-    fs::rename(&fresh, folder.join("libcuda.so.1"))?;
-    let link = folder.join("libcuda.so");
-    if !link.exists() {
-        std::os::unix::fs::symlink("libcuda.so.1", &link)?;
+    for (_, file, linked) in LIBRARIES {
+        let (loaded, fresh) = (format!("{linked}.1"), folder.join(format!("{linked}.1.new")));
+        let from = built.join(file);
+        fs::copy(&from, &fresh).with_context(|| format!("cannot copy {}", from.display()))?;
+        fs::rename(&fresh, folder.join(&loaded))?;
+        let link = folder.join(linked);
+        if !link.exists() {
+            std::os::unix::fs::symlink(&loaded, &link)?;
+        }
     }
     Ok(folder)
 }

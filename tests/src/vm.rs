@@ -122,6 +122,7 @@ impl Stack {
             .qemu(attach.want())
             .copy(MODULE, &module, 0o644)
             .program(&format!("{LIBRARIES}/libcuda.so.1"), &self.libcuda.join("libcuda.so.1"))
+            .program(&format!("{LIBRARIES}/libnvidia-ml.so.1"), &self.libcuda.join("libnvidia-ml.so.1"))
             .image(|image| image.link(&format!("{LIBRARIES}/libcuda.so"), "libcuda.so.1"));
         let runtime = &self.programs.runtime_library;
         if let Some(name) = runtime.file_name() {

@@ -94,6 +94,9 @@ impl Sessions for Mediator {
     fn info(&self) -> &[u8] {
         &[0x5a; 100]
     }
+    fn live_info(&self, _: bool) -> std::sync::Arc<[u8]> {
+        [0xa5; 50].into()
+    }
     fn capabilities(&self) -> u32 {
         0
     }

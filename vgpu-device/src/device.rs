@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use pci_layout::control::{HelloReply, Run};
+use pci_layout::control::{HelloReply, INFO_LIVE, Run};
 use pci_layout::{ABI_VERSION, PAGE_BYTES, regs, ring};
 use zerocopy::IntoBytes;
 
@@ -228,9 +228,15 @@ impl Device {
                 responder.body(&block);
             }
             Request::ReadInfo { offset, len } => {
-                let tail = self.sessions.info().get(offset as usize..).unwrap_or(&[]);
-                let wanted = tail.get(..len as usize).unwrap_or(tail);
-                responder.body(wanted);
+                let part = |blob: &[u8], offset: u32| {
+                    let tail = blob.get(offset as usize..).unwrap_or(&[]);
+                    tail.get(..len as usize).unwrap_or(tail).to_vec()
+                };
+                let wanted = match offset.checked_sub(INFO_LIVE) {
+                    Some(offset) => part(&self.sessions.live_info(offset == 0), offset),
+                    None => part(self.sessions.info(), offset),
+                };
+                responder.body(&wanted);
             }
             Request::Hello { abi_version, boot_nonce, pending_gpa } => {
                 self.hello(abi_version, boot_nonce, pending_gpa, memory, responder);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use pci_layout::{control, regs};
 
@@ -104,8 +105,11 @@ pub type Done = Box<dyn FnOnce(Result<(), SessionError>) + Send>;
 /// a [`Done`] blocks its caller for long. The device has checked every number; a session it names was opened and not
 /// yet closed (or is being opened).
 pub trait Sessions: Send + Sync {
-    /// The blob that READ_INFO carries; only libcuda reads it.
+    /// The blob that READ_INFO carries; only the guest's libraries read it.
     fn info(&self) -> &[u8];
+    /// The blob of what changes meanwhile, from INFO_LIVE on: what is known, without asking anybody. It is made `anew` where its
+    /// beginning is read, and is what was made last where another part is.
+    fn live_info(&self, anew: bool) -> Arc<[u8]>;
     /// The `CAP_` bits.
     fn capabilities(&self) -> u32;
     /// Number of CUDA devices.

@@ -209,6 +209,11 @@ impl Sessions for Joined {
         &self.info
     }
 
+    fn live_info(&self, anew: bool) -> Arc<[u8]> {
+        // A VM that was shut down has no sessions any more, and nobody reads its devices.
+        self.vm().map_or_else(|| [].into(), |vm| vm.live_info(anew))
+    }
+
     fn capabilities(&self) -> u32 {
         self.capabilities
     }

@@ -15,7 +15,7 @@ pub(crate) struct Calls {
     /// A list of {name, class, id, custom} on standard output
     #[arg(long)]
     json: bool,
-    /// Write docs/calls.md and cuda-api/wire.lock, which keeps the ids of rows that have gone: no row gets them again
+    /// Write docs/calls.md, docs/nvml.md and cuda-api/wire.lock, which keeps the ids of rows that have gone: no row gets them again
     #[arg(long)]
     write: bool,
     /// Only this class: local, posted, sync or refused
@@ -30,7 +30,9 @@ impl Calls {
             std::fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
         let lock_text = lock_text(&before).map_err(|refused| anyhow!("{refused}"))?;
         if self.write {
-            for (path, text) in [(harness::repository().join("docs/calls.md"), page()), (lock, lock_text)] {
+            let docs = harness::repository().join("docs");
+            let nvml = (docs.join("nvml.md"), nvidia_ml::table::page());
+            for (path, text) in [(docs.join("calls.md"), page()), nvml, (lock, lock_text)] {
                 std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
                 harness::progress::step(format_args!("wrote {}", path.display()));
             }

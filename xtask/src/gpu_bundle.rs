@@ -58,8 +58,10 @@ impl GpuBundle {
             fs::create_dir_all(folder.join(part))?;
         }
         strip(&daemon, &folder.join("bin/vhost-user-vgpu"))?;
-        strip(&libcuda.join("libcuda.so.1"), &folder.join("lib/libcuda.so.1"))?;
-        std::os::unix::fs::symlink("libcuda.so.1", folder.join("lib/libcuda.so"))?;
+        for (loaded, linked) in [("libcuda.so.1", "libcuda.so"), ("libnvidia-ml.so.1", "libnvidia-ml.so")] {
+            strip(&libcuda.join(loaded), &folder.join("lib").join(loaded))?;
+            std::os::unix::fs::symlink(loaded, folder.join("lib").join(linked))?;
+        }
         let newest = newest_glibc(&fs::read(folder.join("bin/vhost-user-vgpu"))?);
         ensure!(
             newest <= GLIBC,

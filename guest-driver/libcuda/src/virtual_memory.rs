@@ -23,6 +23,8 @@ use crate::ranges::{Range, RangeKind};
 
 /// CU_MEM_LOCATION_TYPE_DEVICE.
 pub(crate) const LOCATION_DEVICE: i32 = 1;
+/// CU_MEM_LOCATION_TYPE_HOST_NUMA.
+const LOCATION_HOST_NUMA: i32 = 3;
 /// CU_MEM_ALLOCATION_TYPE_PINNED.
 const TYPE_PINNED: i32 = 1;
 /// CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR.
@@ -337,7 +339,8 @@ pub unsafe fn cuMemGetAccess(flags: *mut u64, location: *const CUmemLocation, pt
     })())
 }
 
-/// cuMemGetAllocationGranularity.
+/// cuMemGetAllocationGranularity. Of host memory (attribute 141: there is none to be had) the driver tells a granularity as well, and
+/// refuses only cuMemCreate; NCCL takes a refusal here for a sign that it may go on with host memory. It is that of device memory.
 pub unsafe fn cuMemGetAllocationGranularity(
     granularity: *mut usize,
     prop: *const CUmemAllocationProp,
@@ -349,7 +352,11 @@ pub unsafe fn cuMemGetAllocationGranularity(
         not_null(prop.cast_mut())?;
         // SAFETY: not NULL; CUDA's contract: properties.
         let prop = unsafe { prop.read_unaligned() };
-        let sent = CUmemAllocationProp { location: to_host(process, prop.location)?, ..prop };
+        let location = match prop.location.kind {
+            LOCATION_HOST_NUMA => CUmemLocation { kind: LOCATION_DEVICE, id: 0 },
+            _ => prop.location,
+        };
+        let sent = CUmemAllocationProp { location: to_host(process, location)?, ..prop };
         let found = gate::call::<row::cuMemGetAllocationGranularity>((&sent, option))?;
         // SAFETY: not NULL; room by CUDA's contract.
         unsafe { granularity.write(found) };

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
+use pci_layout::control::INFO_LIVE;
 use pci_layout::{ABI_VERSION, regs};
 
 use crate::error::{ControlError, OpenError};
@@ -70,6 +71,33 @@ pub fn environment_is_foreign() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Reads the device and VM information over a connection of its own, which ends with the reading. Unlike a [`Device`] this
+/// belongs to no process: a forked child may ask as well, since nothing of its parent's is touched.
+///
+/// # Errors
+///
+/// As for [`Device::open`] and [`Device::info`].
+pub fn read_information() -> Result<Vec<u8>, OpenError> {
+    Ok(Link::connect(Choice::of_environment()?)?.read_whole(0)?)
+}
+
+/// Reads what changes while the VM runs (INFO_LIVE), as [`read_information`] does. It may come in parts that do not belong together:
+/// its reader finds out, and asks again.
+///
+/// # Errors
+///
+/// As for [`read_information`].
+pub fn read_live_information() -> Result<Vec<u8>, OpenError> {
+    Ok(Link::connect(Choice::of_environment()?)?.read_whole(INFO_LIVE)?)
+}
+
+impl Choice {
+    fn of_environment() -> Result<Self, OpenError> {
+        let variable = |name| if environment_is_foreign() { None } else { env::var_os(name) };
+        choose(variable("VGPU_TRANSPORT"), variable("VGPU_SOCKET"), || Path::new(vm::PATH).exists())
+    }
+}
+
 impl Device {
     /// Opens the device that the environment names: VGPU_TRANSPORT, `/dev/vgpu`, VGPU_SOCKET, in this order. In
     /// set-user-id programs the environment does not count.
@@ -78,13 +106,9 @@ impl Device {
     ///
     /// No device, no permission, or no daemon behind it.
     pub fn open() -> Result<Self, OpenError> {
-        let variable = |name| if environment_is_foreign() { None } else { env::var_os(name) };
-        let choice =
-            choose(variable("VGPU_TRANSPORT"), variable("VGPU_SOCKET"), || Path::new(vm::PATH).exists())?;
-        match choice {
-            Choice::Vm => Self::open_vm(),
-            Choice::Local(path) => Self::open_local(Path::new(&path)),
-        }
+        let choice = Choice::of_environment()?;
+        remember_process()?;
+        Ok(Self { link: Link::connect(choice)? })
     }
 
     /// Opens `/dev/vgpu`.
@@ -154,6 +178,13 @@ impl Device {
 }
 
 impl Link {
+    fn connect(choice: Choice) -> Result<Self, OpenError> {
+        match choice {
+            Choice::Vm => VmLink::connect().map(Self::Vm),
+            Choice::Local(path) => LocalLink::connect(&path).map(Self::Local),
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Vm(_) => Kind::Vm,
@@ -175,10 +206,17 @@ impl Link {
         if is_forked_child() {
             return Err(ControlError::ForkedChild);
         }
+        self.read_whole(0)
+    }
+
+    /// Everything from `first` on.
+    fn read_whole(&self, first: u32) -> Result<Vec<u8>, ControlError> {
         let mut info = Vec::new();
         loop {
-            let offset =
-                u32::try_from(info.len()).map_err(|_| ControlError::Protocol("endless information"))?;
+            let offset = u32::try_from(info.len())
+                .ok()
+                .and_then(|read| first.checked_add(read))
+                .ok_or(ControlError::Protocol("endless information"))?;
             let slice = match self {
                 Self::Vm(link) => link.read_info(offset, INFO_SLICE)?,
                 Self::Local(link) => link.read_info(offset, INFO_SLICE)?,

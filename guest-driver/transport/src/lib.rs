@@ -51,7 +51,7 @@ mod spin;
 mod vm;
 
 pub use areas::AreaError;
-pub use device::{Device, Kind, environment_is_foreign};
+pub use device::{Device, Kind, environment_is_foreign, read_information, read_live_information};
 pub use error::{CallError, ControlError, OpenError};
 pub use fork::is_forked_child;
 pub use local::SESSION_UNASSIGNED;

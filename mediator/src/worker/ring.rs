@@ -330,6 +330,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.publish_sticky();
         if waits {
             count(&self.counters.replies);
+            self.publish_memory();
             if self.state.handler.may_print(frame.call) {
                 self.state.page.set_printed_bytes(self.state.output.printed());
             }
@@ -443,6 +444,12 @@ impl<H: CallHandler> RingWorker<'_, H> {
         }
     }
 
+    /// For whoever asks what the VM's processes have.
+    fn publish_memory(&self) {
+        let counters = &self.state.counters;
+        self.state.handler.device_bytes(&mut |device, bytes| counters.set_device_bytes(device, bytes));
+    }
+
     fn post_error(&mut self, call: u32, result: u32) {
         self.state.page.count_posted_error();
         count(&self.counters.posted_errors);
@@ -474,6 +481,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
             self.spin = self.spin.max(self.state.spin.longest);
             return;
         }
+        self.publish_memory();
         ring.parked.store(true, Ordering::SeqCst);
         if self.consumer.prepare_park() {
             count(&self.counters.parks);

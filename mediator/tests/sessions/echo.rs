@@ -1,9 +1,11 @@
 //! The worker that the tests start: a handler whose calls say back what they saw.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use cuda_api::live::Readings;
 use mediator::worker::{Probe, SetupError, StagedBytes, WorkerProgram, WorkerSetup};
 use mediator::{CallHandler, ExecutorKind, Frame, Malformed, StagingMemory};
 use pci_layout::regs;
@@ -72,6 +74,8 @@ pub mod call {
 
 /// Fingerprint that the probe tells.
 pub const FINGERPRINT: [u8; 16] = *b"echo-fingerprint";
+/// VMs from this number on have devices that can be read: three times, then the reader ends.
+pub const READABLE: u32 = 80;
 /// Bytes of the information blob.
 pub const INFO_BYTES: usize = 200_000;
 
@@ -105,9 +109,22 @@ impl WorkerProgram for Echo {
             return Err(SetupError { error: regs::ERROR_MEDIATOR_UNAVAILABLE, cuda_result: 0, reason });
         }
         let info = (0..INFO_BYTES).map(|at| (at % 255) as u8).collect();
-        let on_gpu = [GPU_VM, BROKEN_GPU_VM].contains(&setup.vm_id);
+        let on_gpu = [GPU_VM, BROKEN_GPU_VM].contains(&setup.vm_id) || setup.vm_id >= READABLE;
         let capabilities = regs::CAP_MAP_GUEST_PAGES | if on_gpu { regs::CAP_HARDWARE } else { 0 };
         Ok(Probe { info, capabilities, device_count: 3, fingerprint: FINGERPRINT })
+    }
+
+    fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
+        assert_eq!(info.len(), INFO_BYTES);
+        let mut count = 0;
+        Some(Box::new(move || {
+            count += 1;
+            if count == 4 {
+                std::process::exit(1);
+            }
+            let devices = vec![BTreeMap::from([(7, count)])];
+            Readings { release: "1.2".into(), age_ms: 0, devices }.encode()
+        }))
     }
 
     fn open(self, setup: WorkerSetup) -> Result<EchoHandler, SetupError> {
@@ -316,6 +333,10 @@ impl CallHandler for EchoHandler {
     fn pause(&self, paused: bool) {
         *self.paused.lock().unwrap() = paused;
         self.pause_changed.notify_all();
+    }
+
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        tell(1, 4096);
     }
 
     fn sticky(&self) -> u32 {

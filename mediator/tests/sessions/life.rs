@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cuda_api::live::{Live, UNKNOWN_BYTES};
 use mediator::{Events, ExecutorKind, StartError, Vm, VmConfig, WakeKind};
 use pci_layout::ring::FRAME_WAIT;
 use pci_layout::{control, event, regs, ring};
 use rustix::process::{Pid, Signal};
 use vgpu_ring::SessionState;
 
-use crate::echo::{FINGERPRINT, INFO_BYTES, call};
+use crate::echo::{FINGERPRINT, INFO_BYTES, READABLE, call};
 use crate::guest::{Dead, Guest, Kernel, Memory, begin, error, open_request, start_vm, wait};
 
 pub const TESTS: &[(&str, fn())] = &[
     ("the_probe_is_told", the_probe_is_told),
+    ("what_sessions_have_is_told", what_sessions_have_is_told),
+    ("devices_are_read_by_a_process_of_its_own", devices_are_read_by_a_process_of_its_own),
     ("a_failed_probe_is_an_error", a_failed_probe_is_an_error),
     ("open_call_close", open_call_close),
     ("two_sessions_are_two_processes", two_sessions_are_two_processes),
@@ -43,6 +46,57 @@ fn the_probe_is_told() {
     assert!(vm.info().iter().enumerate().all(|(at, byte)| *byte == (at % 255) as u8));
     assert_eq!(vm.capabilities(), regs::CAP_MAP_GUEST_PAGES);
     assert_eq!((vm.device_count(), vm.fingerprint()), (3, FINGERPRINT));
+}
+
+fn live_of(vm: &Vm) -> Live {
+    let blob = vm.live_info(true);
+    let words: Vec<u64> = blob.chunks(8).map(|w| u64::from_ne_bytes(w.try_into().expect("words"))).collect();
+    // SAFETY: as many bytes as the words have.
+    let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
+    Live::decode(bytes).expect("live information")
+}
+
+fn what_sessions_have_is_told() {
+    let (vm, kernel) = start_vm(|_| ());
+    assert_eq!(live_of(&vm).sessions, []);
+    let guest = Guest::open(&vm, &kernel, 5, WakeKind::Event);
+    guest.ring(0).call(call::ECHO, &[]);
+    let told = live_of(&vm);
+    assert_eq!((told.readings, told.pending), (None, false));
+    let bytes: Vec<_> = told.sessions.iter().map(|session| session.device_bytes.clone()).collect();
+    assert_eq!(bytes, [[0, 4096, 0]]);
+    // Another part of the same.
+    assert_eq!(vm.live_info(false), vm.live_info(false));
+    assert_ne!(live_of(&vm).number, told.number);
+    guest.close().expect("close");
+    assert_eq!(live_of(&vm).sessions, []);
+}
+
+/// Questions set readings off and do not wait for them; the reader's end is nobody else's.
+fn devices_are_read_by_a_process_of_its_own() {
+    let (vm, kernel) = start_vm(|config| config.vm_id = READABLE);
+    let mut seen = Vec::new();
+    let begin = Instant::now();
+    assert!(live_of(&vm).pending);
+    while seen.len() < 3 && begin.elapsed() < Duration::from_secs(20) {
+        if let Some(readings) = live_of(&vm).readings
+            && seen.last() != Some(&readings.devices[0][&7])
+        {
+            assert_eq!(readings.release, "1.2");
+            seen.push(readings.devices[0][&7]);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(seen, [1, 2, 3]);
+    // The fourth never comes; the third stays, and grows old.
+    while live_of(&vm).pending || live_of(&vm).readings.expect("the third").age_ms < 150 {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let guest = Guest::open(&vm, &kernel, 5, WakeKind::Event);
+    guest.ring(0).call(call::ECHO, &[]);
+    // Of several GPUs a session's memory is not known one by one.
+    assert_eq!(live_of(&vm).sessions[0].device_bytes, [UNKNOWN_BYTES; 3]);
 }
 
 fn a_failed_probe_is_an_error() {

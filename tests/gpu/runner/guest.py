@@ -1,8 +1,8 @@
 """Guests: QEMU, emulating, with our device, in which programs run on this machine's own files.
 
 The bundle's vm.tar.xz has all of it but the root file system, which is this machine's, shared read-only (virtiofs): a program and what
-it needs have the same paths there and here. What is written goes to memory; the native libcuda.so.1 cannot be reached, wherever it
-lies.
+it needs have the same paths there and here. What is written goes to memory; the native libcuda.so.1 and libnvidia-ml.so.1 cannot be
+reached, wherever they lie.
 """
 
 import os
@@ -25,6 +25,8 @@ ARCHIVE = "vm.tar.xz"
 ROOT = "/host"
 # Folders that are the guest's own, empty at first.
 OWN = ("/tmp", "/run", "/var/tmp", "/dev/shm")
+# The driver's libraries that are ours in a guest.
+LIBRARIES = ("libcuda.so", "libnvidia-ml.so")
 # Folders of the native driver.
 NATIVE = ("/usr/local/nvidia",)
 BOOT_LIMIT = 150.0
@@ -46,19 +48,22 @@ KINDS = {"small": Kind(8192, 4, 3), "large": Kind(24576, 6, 2)}
 
 
 def _libraries(place):
-    """Every file of this machine that a program may find as libcuda.so.1, but ours."""
+    """Every file of this machine that a program may find as libcuda.so.1 or libnvidia-ml.so.1, but ours, with the name of ours."""
     folders = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
     folders += [place.native_lib] if place.native_lib not in ("", "none") else []
     folders += ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]
-    found = [os.path.join(folder, name) for folder in folders for name in ("libcuda.so.1", "libcuda.so")]
-    try:
-        listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-        found += [line.split(" => ")[1] for line in listed.splitlines() if "libcuda.so" in line and " => " in line]
-    except OSError:
-        pass
     ours = os.path.realpath(place.shim)
-    real = {os.path.realpath(path) for path in found if os.path.exists(path)}
-    return sorted(path for path in real if not path.startswith(ours + "/"))
+    try:
+        listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout.splitlines()
+    except OSError:
+        listed = []
+    pairs = set()
+    for library in LIBRARIES:
+        found = [os.path.join(folder, library + end) for folder in folders for end in (".1", "")]
+        found += [line.split(" => ")[1] for line in listed if library in line and " => " in line]
+        real = {os.path.realpath(path) for path in found if os.path.exists(path)}
+        pairs |= {(path, library + ".1") for path in real if not path.startswith(ours + "/")}
+    return sorted(pairs)
 
 
 def _script(place):
@@ -84,9 +89,9 @@ def _script(place):
         if any(path == parent or path.startswith(parent + "/") for parent in own):
             add("mkdir -p {}; mount -o bind /kept/{} {}", ROOT + path, str(number), ROOT + path)
     add("mount -t tmpfs -o mode=1777 own {}", ROOT + os.path.realpath(place.caches))
-    for path in _libraries(place):
+    for path, library in _libraries(place):
         if not path.startswith(tuple(parent + "/" for parent in own + hidden)):
-            add("mount -o bind {} {}", ROOT + os.path.realpath(os.path.join(place.shim, "libcuda.so.1")), ROOT + path)
+            add("mount -o bind {} {}", ROOT + os.path.realpath(os.path.join(place.shim, library)), ROOT + path)
     # NCCL's ranks meet over the loopback.
     lines.append("ip link set lo up || ifconfig lo up")
     lines.append("test -c /dev/vgpu")

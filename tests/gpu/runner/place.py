@@ -71,13 +71,14 @@ class Place:
         return self.devices + (["--profile", os.path.join(self.profile, daemon)] if self.profile else [])
 
     def _mend(self):
-        """What may be lost on the bundle's way here: that the daemon may be executed, and the library's second name."""
+        """What may be lost on the bundle's way here: that the daemon may be executed, and the libraries' second names."""
         try:
             if os.path.exists(self.daemon) and not os.access(self.daemon, os.X_OK):
                 os.chmod(self.daemon, 0o755)
-            second = os.path.join(self.shim, "libcuda.so")
-            if os.path.isdir(self.shim) and not os.path.lexists(second):
-                os.symlink("libcuda.so.1", second)
+            for library in ("libcuda.so", "libnvidia-ml.so"):
+                second = os.path.join(self.shim, library)
+                if os.path.isdir(self.shim) and not os.path.lexists(second):
+                    os.symlink(library + ".1", second)
         except OSError:
             pass  # read-only: what does not work then says so itself
 

@@ -156,6 +156,7 @@ def guests(place):
         memory("registered", "cuMemHostRegister: the same of the process's own memory"),
         memory("fork", "children of a process that uses CUDA, and that use it themselves"),
         _check("driver_api", shows="the demonstration: results checked against the CPU"),
+        _check("nvml", shows="NVML: devices found by what CUDA says of them, memory, links; NVIDIA's library natively, ours in the guest"),
         *(_check("pinned " + case) for case in ("alloc", "register", "unmapped", "large")),
         *(_check("processes " + case) for case in ("fork-before", "fork-after")),
         named["processes/4-at-once"], named["processes/killed"],

@@ -37,6 +37,7 @@ checks! {
     demonstration
     strict
     api
+    nvml
     two_processes
     threads_hand_work_on
     full_launch_queue
@@ -84,6 +85,11 @@ fn strict(place: &Place) -> Result<()> {
 
 fn api(place: &Place) -> Result<()> {
     place.check("api").map(drop)
+}
+
+/// NVML says of the devices what CUDA says of them.
+fn nvml(place: &Place) -> Result<()> {
+    place.check("nvml").map(drop)
 }
 
 /// Two processes at once on data that differ, each with its own session, at the same addresses.

@@ -4,7 +4,7 @@ use pci_layout::control::{self, HelloReply, Run};
 use pci_layout::{ABI_VERSION, regs, ring};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::fake::{Asked, Guest, INFO, PENDING_GPA, map_body, message, open_body, parse, part_body};
+use super::fake::{Asked, Guest, INFO, LIVE, PENDING_GPA, map_body, message, open_body, parse, part_body};
 use crate::{Front, RingPart, SessionError, Wake};
 
 #[test]
@@ -53,6 +53,16 @@ fn information_is_read_in_parts_and_ends() {
     assert_eq!(read(INFO.len() as u32, 10).body, []);
     assert_eq!(read(u32::MAX, u32::MAX).error, regs::ERROR_TOO_LARGE);
     assert_eq!(read(u32::MAX, 1).body, []);
+}
+
+#[test]
+fn what_changes_lies_beyond_what_does_not() {
+    let guest = Guest::booted();
+    let read = |offset, len| guest.ask(control::READ_INFO, 0, control::ReadInfo { offset, len }.as_bytes());
+    assert_eq!(read(control::INFO_LIVE, 65536).body, LIVE);
+    assert_eq!(read(control::INFO_LIVE + 5, 10).body, LIVE[5..15]);
+    assert_eq!(read(control::INFO_LIVE + LIVE.len() as u32, 10).body, []);
+    assert_eq!(read(control::INFO_LIVE - 1, 10).body, []);
 }
 
 #[test]

@@ -115,10 +115,14 @@ fn places(pieces: &[Piece]) -> Vec<(u64, u64)> {
 }
 
 pub const INFO: &[u8] = b"information that only libcuda reads";
+pub const LIVE: &[u8] = b"what changes meanwhile";
 
 impl Sessions for Fake {
     fn info(&self) -> &[u8] {
         INFO
+    }
+    fn live_info(&self, _: bool) -> Arc<[u8]> {
+        LIVE.into()
     }
     fn capabilities(&self) -> u32 {
         regs::CAP_MAP_GUEST_PAGES

@@ -104,6 +104,10 @@ impl Sessions for Fake {
     fn info(&self) -> &[u8] {
         INFO
     }
+
+    fn live_info(&self, _: bool) -> std::sync::Arc<[u8]> {
+        b"what changes".as_slice().into()
+    }
     fn capabilities(&self) -> u32 {
         1
     }

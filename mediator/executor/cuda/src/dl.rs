@@ -1,4 +1,4 @@
-//! The driver's library: found at run time, and never our own.
+//! The driver's libraries: found at run time, and never our own.
 //!
 //! On a machine where the guest's libcuda is installed, or is first in LD_LIBRARY_PATH, the name `libcuda.so.1` can mean
 //! that one, and a worker that took it for the driver would become a guest of itself. The two have the same names by
@@ -17,29 +17,33 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::driver::Driver;
 
-/// Where the library is looked for: first by its name, as every CUDA program does, then where hosts have it.
-const CANDIDATES: [&str; 7] = [
-    "libcuda.so.1",
-    "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
-    "/usr/lib64/libcuda.so.1",
-    "/usr/lib/libcuda.so.1",
-    "/usr/local/nvidia/lib64/libcuda.so.1",
-    "/run/opengl-driver/lib/libcuda.so.1",
-    "/usr/lib/wsl/lib/libcuda.so.1",
+/// The driver, and a function that it has.
+const CUDA: (&str, &[u8]) = ("libcuda.so.1", b"cuInit\0");
+/// NVML, and a function that it has.
+const NVML: (&str, &[u8]) = ("libnvidia-ml.so.1", b"nvmlInit_v2\0");
+/// Where a library is looked for: first by its name, as every CUDA program does, then where hosts have it.
+const FOLDERS: [&str; 7] = [
+    "",
+    "/usr/lib/x86_64-linux-gnu/",
+    "/usr/lib64/",
+    "/usr/lib/",
+    "/usr/local/nvidia/lib64/",
+    "/run/opengl-driver/lib/",
+    "/usr/lib/wsl/lib/",
 ];
-/// What the guest's libcuda holds and no other: see the module's page.
+/// What the guest's libcuda and libnvidia-ml hold and no other: see the module's page.
 const GUEST_MARK: &[u8] = b"/dev/vgpu";
 /// Bytes of a library that are searched at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Why there is no driver library.
+/// Why there is no such library of the driver's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// The loader found none.
     #[error("{0}")]
     NotFound(String),
     /// All that was found is the guest's.
-    #[error("{} is the guest's libcuda, not NVIDIA's driver", .0.display())]
+    #[error("{} is the guest's library, not NVIDIA's driver", .0.display())]
     Guest(PathBuf),
     /// A library was found that cannot be examined.
     #[error("{}: {reason}", .path.display())]
@@ -62,39 +66,45 @@ pub fn preload() -> Result<(), LoadError> {
 /// The driver.
 pub(crate) fn driver() -> Result<&'static Driver, LoadError> {
     static DRIVER: OnceLock<Result<Driver, LoadError>> = OnceLock::new();
-    DRIVER
-        .get_or_init(|| find(&CANDIDATES).map(|(library, _)| Driver::new(library)))
-        .as_ref()
-        .map_err(Clone::clone)
+    DRIVER.get_or_init(|| find(CUDA).map(|(library, _)| Driver::new(library))).as_ref().map_err(Clone::clone)
 }
 
-/// The first of the candidates that is a driver. Where there is none: why, the most telling reason first.
-fn find(candidates: &[&str]) -> Result<(Library, PathBuf), LoadError> {
+/// The host's NVML.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn nvml() -> Result<Library, LoadError> {
+    find(NVML).map(|(library, _)| library)
+}
+
+/// The first library of that name that is the driver's. Where there is none: why, the most telling reason first.
+fn find((name, symbol): (&str, &[u8])) -> Result<(Library, PathBuf), LoadError> {
     let (mut missing, mut worse) = (None, None);
-    for candidate in candidates {
+    for folder in FOLDERS {
+        let candidate = format!("{folder}{name}");
         // SAFETY: runs the library's initialisers: the driver's, which every CUDA program runs; or those of the guest's
-        // library, which opens nothing before cuInit.
-        let library = match unsafe { Library::open(Some(*candidate), RTLD_NOW | RTLD_LOCAL) } {
+        // library, which opens nothing before it is initialised.
+        let library = match unsafe { Library::open(Some(&candidate), RTLD_NOW | RTLD_LOCAL) } {
             Ok(library) => library,
             Err(error) => {
                 missing.get_or_insert_with(|| LoadError::NotFound(plain(&error)));
                 continue;
             }
         };
-        let path = path_of(&library).unwrap_or_else(|| PathBuf::from(candidate));
+        let path = path_of(&library, symbol).unwrap_or_else(|| PathBuf::from(&candidate));
         match is_guests(&path) {
             Ok(false) => {
                 log::debug!("the driver's library is {}", path.display());
                 return Ok((library, path));
             }
             Ok(true) => {
-                log::warn!("{} is the guest's libcuda and is skipped", path.display());
+                log::warn!("{} is the guest's library and is skipped", path.display());
                 worse = Some(LoadError::Guest(path));
             }
             Err(error) => worse = Some(LoadError::Unreadable { path, reason: error.to_string() }),
         }
     }
-    Err(worse.or(missing).unwrap_or_else(|| LoadError::NotFound("libcuda.so.1 is nowhere".into())))
+    Err(worse.or(missing).unwrap_or_else(|| LoadError::NotFound(format!("{name} is nowhere"))))
 }
 
 fn plain(error: &libloading::Error) -> String {
@@ -105,9 +115,9 @@ fn plain(error: &libloading::Error) -> String {
 }
 
 /// The file that a library was loaded from.
-fn path_of(library: &Library) -> Option<PathBuf> {
+fn path_of(library: &Library, symbol: &[u8]) -> Option<PathBuf> {
     // SAFETY: only the symbol's address is used.
-    let symbol = unsafe { library.get::<unsafe extern "C" fn()>(b"cuInit\0") }.ok()?;
+    let symbol = unsafe { library.get::<unsafe extern "C" fn()>(symbol) }.ok()?;
     let address: unsafe extern "C" fn() = *symbol;
     let mut info = libc::Dl_info {
         dli_fname: std::ptr::null(),
@@ -164,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_library_is_a_reason() {
-        let error = find(&["libthere-is-no-such-driver.so.1"]).err().unwrap();
+        let error = find(("libthere-is-no-such-driver.so.1", CUDA.1)).err().unwrap();
         assert!(error.to_string().contains("libthere-is-no-such-driver.so.1"), "{error}");
     }
 }

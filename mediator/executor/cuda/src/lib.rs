@@ -1,7 +1,7 @@
 //! The executor for real GPUs: the call table's rows, carried out by NVIDIA's driver.
 //!
 //! [`Cuda`] serves one session in one worker process. The driver's library is opened at run time and never linked, so
-//! that one program runs with and without a GPU. [`probe`] says what the guest learns of the devices.
+//! that one program runs with and without a GPU. [`probe`] says what the guest learns of the devices, [`Nvml`] reads what they do meanwhile.
 //!
 //! What it is not: a scheduler, or a second opinion on CUDA's semantics. It translates handles, checks what a guest
 //! could use to reach the worker's own memory, and otherwise gives the driver's answers.
@@ -63,6 +63,7 @@ mod jit;
 mod lock;
 mod managed;
 mod memory;
+mod nvml;
 mod objects;
 mod pools;
 mod prints;
@@ -76,6 +77,7 @@ mod words;
 
 pub use attributes::{Started, probe, start};
 pub use dl::{LoadError, preload};
+pub use nvml::Nvml;
 pub use session::{Config, Cuda, Services, Staged};
 pub use thread::Thread;
 

@@ -367,6 +367,11 @@ impl Executor for Cuda {
         self.driver.sticky()
     }
 
+    /// All of it as the first device's: it is counted for the session as a whole.
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        tell(0, self.used.load(Ordering::Relaxed));
+    }
+
     fn region_mapped(&self, address: u64, len: u64, writable: bool) {
         self.memory.add_region(address, len, writable);
     }

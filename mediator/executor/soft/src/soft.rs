@@ -278,6 +278,13 @@ impl Executor for Soft {
         self.device.sticky()
     }
 
+    fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
+        for device in 0..self.info.devices.len() {
+            let (free, total) = self.device.memory.info(device);
+            tell(device, total.saturating_sub(free));
+        }
+    }
+
     fn region_mapped(&self, address: u64, len: u64, writable: bool) {
         self.device.memory.region_mapped(address, len, writable);
     }
