@@ -5,7 +5,8 @@
  *   waiting idle      10,000 questions about what is over already; prints nothing
  *   waiting busy      what is over does not stay so once there is new work, from whichever thread and stream
  *   waiting rounds    2,000 launches that are waited for
- *   waiting freed     memory that was freed is gone, though it may be what the next allocation gets
+ *   waiting freed [exactly]
+ *                     memory that was freed is gone, though it may be what the next allocation gets; and all of it is there again
  */
 #include "exercise.h"
 
@@ -192,8 +193,8 @@ static void rounds(void)
     }
 }
 
-/* Bytes of the device that the driver takes for itself meanwhile; what is kept by mistake is more. */
-enum { SLACK = 64 << 20 };
+/* Where nobody else uses the device. */
+static int exactly;
 
 static void freed(void)
 {
@@ -227,18 +228,19 @@ static void freed(void)
     CHECK(cuMemFree(p));
     CHECK(cuMemFree(q));
     CHECK(cuMemGetInfo(&after, &total));
-    EXPECT(after >= before - SLACK);
+    EXPECT(!exactly || after == before);
     /* All of the device's memory can be allocated again. */
     CHECK(cuMemAlloc(&p, 1 << 20));
     CHECK(cuMemFree(p));
     CHECK(cuMemGetInfo(&after, &total));
-    EXPECT(after >= before - SLACK);
+    EXPECT(!exactly || after == before);
 }
 
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
     void *p;
+    exactly = argc > 2 && !strcmp(argv[2], "exactly");
     begin();
     poke = function("poke");
     spin = function("spin_until");

@@ -25,7 +25,7 @@ use crate::order::Use;
 use crate::output;
 use crate::process::{Process, initialised};
 use crate::thread::{self, ThreadState};
-use crate::waiting::{Sent, frees_into_a_pool, pools_owe};
+use crate::waiting::Sent;
 
 pub use begun::Begun;
 
@@ -340,9 +340,6 @@ impl Lane<'_> {
         stream: Option<CUstream>,
     ) -> CuResult<()> {
         const { assert!((C::ID as usize) < ROWS) };
-        if const { frees_into_a_pool(C::ID) } {
-            pools_owe();
-        }
         let bulk = flags & FRAME_BULK != 0;
         let carried = &CARRIED[C::ID as usize];
         // Flags with more than three bits have no bit of their own: such a call waits each time.

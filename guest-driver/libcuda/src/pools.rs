@@ -389,6 +389,7 @@ pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> CUresult {
         if !matches!(range.kind, RangeKind::Pooled | RangeKind::Device) {
             return Err(CUresult::INVALID_VALUE);
         }
+        crate::waiting::pools_owe(stream);
         // Taken away first: a second free of the same address, from any thread, finds nothing.
         let range = process.ranges.remove(dptr).ok_or(CUresult::INVALID_VALUE)?;
         // Of a free in another device's stream the driver has its own opinion.

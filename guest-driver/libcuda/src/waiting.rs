@@ -11,13 +11,12 @@
 //! Where kernels may print, a word is not enough: the driver brings their output when it is waited for itself.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cuda_api::calls::context::row::cuCtxSynchronize;
 use cuda_api::calls::event::row;
 use cuda_api::calls::stream::row::{self as stream_row, vgpuSignal};
-use cuda_api::calls::virtual_memory::row::cuMemFreeAsync;
 use cuda_api::guest::finish;
 use cuda_api::types::{CUcontext, CUevent, CUstream, Handle, STREAM_DEFAULT, STREAM_LEGACY};
 use cuda_api::{CUresult, Call, CuResult};
@@ -122,19 +121,22 @@ const REFUSED: u8 = 2;
 
 /// Memory was freed into a pool: with a wait of its own the driver gives back what a pool has too much of (CUDA Driver API,
 /// CU_MEMPOOL_ATTR_RELEASE_THRESHOLD), with a word it would not hear of the wait.
-static POOLS_OWE: AtomicBool = AtomicBool::new(false);
+/// 0 for none; the stream in which that was, until it was waited for; or [`EVERY`].
+static POOLS_OWE: AtomicU64 = AtomicU64::new(0);
 
-/// A call of this number frees into a pool.
+/// Memory is about to be freed into a pool in a stream.
 #[inline]
-pub const fn frees_into_a_pool(id: u32) -> bool {
-    id == <cuMemFreeAsync as Call>::ID
+pub fn pools_owe(stream: CUstream) {
+    let owed = POOLS_OWE.load(Ordering::Relaxed);
+    if owed != key(stream) && owed != EVERY {
+        POOLS_OWE.store(if owed == 0 { key(stream) } else { EVERY }, Ordering::Relaxed);
+    }
 }
 
-/// Memory is about to be freed into a pool.
-#[inline]
-pub fn pools_owe() {
-    if !POOLS_OWE.load(Ordering::Relaxed) {
-        POOLS_OWE.store(true, Ordering::Relaxed);
+/// The driver is about to wait for a stream itself, or for everything.
+fn pools_settle(stream: u64) {
+    if stream == EVERY || POOLS_OWE.load(Ordering::Relaxed) == stream {
+        POOLS_OWE.store(0, Ordering::Relaxed);
     }
 }
 
@@ -246,7 +248,7 @@ impl Lane<'_> {
         if WORDS.load(Ordering::Relaxed) == REFUSED || self.needs_context().is_err() {
             return Ok(false);
         }
-        if POOLS_OWE.load(Ordering::Relaxed) {
+        if POOLS_OWE.load(Ordering::Relaxed) != 0 {
             return Ok(false);
         }
         let session = &self.process().session;
@@ -298,6 +300,7 @@ impl Lane<'_> {
         }
         if !(shortly && self.is_told(stream, None)?) {
             let start = Instant::now();
+            pools_settle(key(stream));
             self.call::<stream_row::cuStreamSynchronize>(&(stream,), false)?;
             self.ring()?.device_took(start.elapsed());
         }
@@ -339,7 +342,7 @@ impl Lane<'_> {
         };
         if !told {
             let start = Instant::now();
-            POOLS_OWE.store(false, Ordering::Relaxed);
+            pools_settle(EVERY);
             self.call::<cuCtxSynchronize>(&(ctx,), false)?;
             self.ring()?.device_took(start.elapsed());
         }

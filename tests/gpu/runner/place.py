@@ -65,6 +65,13 @@ class Place:
         for folder in (self.build, self.caches, self.images):
             os.makedirs(folder, exist_ok=True)
         self._mend()
+        # A process of this machine has the machine's own NVML, and tools that only that one serves (nvidia-smi): it gets our libcuda
+        # alone.
+        self.local = os.path.join(work, "local")
+        os.makedirs(self.local, exist_ok=True)
+        for library in ("libcuda.so.1", "libcuda.so"):
+            if not os.path.lexists(os.path.join(self.local, library)):
+                os.symlink(os.path.join(self.shim, library), os.path.join(self.local, library))
 
     def arguments(self, daemon):
         """Arguments of a daemon's, by its name."""
@@ -125,18 +132,21 @@ class Place:
         return env
 
     def ours(self, extra):
-        env = self.environment(extra)
-        env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [self.shim, env.get("LD_LIBRARY_PATH")]))
-        # Triton's way of finding it; it asks ldconfig otherwise, which knows the native one only.
-        env["TRITON_LIBCUDA_PATH"] = self.shim
+        env = self._with(self.local, extra)
         env.update(VGPU_TRANSPORT="local", VGPU_SOCKET=self.socket, VGPU_LOG="1")
+        return env
+
+    def _with(self, libraries, extra):
+        env = self.environment(extra)
+        env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [libraries, env.get("LD_LIBRARY_PATH")]))
+        # Triton's way of finding it; it asks ldconfig otherwise, which knows the native one only.
+        env["TRITON_LIBCUDA_PATH"] = libraries
         return env
 
     def in_guest(self, extra):
         """Our side in a guest, which has the same files at the same places."""
-        env = self.ours(extra)
-        del env["VGPU_SOCKET"]
-        env.update(VGPU_TRANSPORT="vm", TMPDIR="/tmp")
+        env = self._with(self.shim, extra)
+        env.update(VGPU_TRANSPORT="vm", TMPDIR="/tmp", VGPU_LOG="1")
         return env
 
     def compile(self, source, output, compiler, flags=()):

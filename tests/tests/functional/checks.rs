@@ -116,7 +116,7 @@ fn full_launch_queue(place: &Place) -> Result<()> {
 
 /// What is known without asking the worker is right, and is not asked.
 fn waits(place: &Place) -> Result<()> {
-    for line in ["waiting results", "waiting busy", "waiting freed"] {
+    for line in ["waiting results", "waiting busy", "waiting freed exactly"] {
         place.check(line)?;
         place.job(line).env("VGPU_STRICT", "1").check()?;
     }
@@ -129,7 +129,7 @@ fn waits(place: &Place) -> Result<()> {
     };
     let asked = replies("waiting idle")?;
     ensure!(asked < 100, "10,000 questions about what is over were asked {asked} times");
-    let asked = replies("waiting freed")?;
+    let asked = replies("waiting freed exactly")?;
     ensure!(asked < 1000, "2,500 allocations of the same size took {asked} questions");
     // How many words come soon enough depends on what else the machine does; without them it would be one question each, always.
     let start = Instant::now();
