@@ -32,8 +32,8 @@ pub unsafe fn nvml_version(version: *mut c_char, length: c_uint) -> Answer {
     unsafe { give_text(version, length, &format!("{major}.{}", release())) }
 }
 
-/// nvmlSystemGetCudaDriverVersion: what cuDriverGetVersion answers. Works before nvmlInit.
-pub unsafe fn cuda_version(version: *mut c_int) -> Answer {
+/// nvmlSystemGetCudaDriverVersion: what cuDriverGetVersion answers. Driver 580 wants nvmlInit before it.
+pub unsafe fn cuda_version(_: &Machine, version: *mut c_int) -> Answer {
     // SAFETY: NVML's contract: room for an int.
     unsafe { give(version, cuda_api::DRIVER_VERSION) }
 }

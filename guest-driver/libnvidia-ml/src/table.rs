@@ -56,10 +56,10 @@ chapter! { system_wide
         system nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) = system::driver_version;
         /// CUDA's major number and the driver's release. Works before nvmlInit.
         free nvmlSystemGetNVMLVersion(version: *mut c_char, length: c_uint) = system::nvml_version;
-        /// What cuDriverGetVersion answers. Works before nvmlInit.
-        free nvmlSystemGetCudaDriverVersion(version: *mut c_int) = system::cuda_version;
-        /// What cuDriverGetVersion answers. Works before nvmlInit.
-        free nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) = system::cuda_version;
+        /// What cuDriverGetVersion answers.
+        system nvmlSystemGetCudaDriverVersion(version: *mut c_int) = system::cuda_version;
+        /// What cuDriverGetVersion answers.
+        system nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) = system::cuda_version;
         /// The program of a process of this VM.
         system nvmlSystemGetProcessName(pid: c_uint, name: *mut c_char, length: c_uint) = system::process_name;
         /// None.

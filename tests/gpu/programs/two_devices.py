@@ -13,6 +13,10 @@ except ImportError as why:
     skip(f"no PyTorch: {why}")
 
 
+# Seconds that a rank may take; an emulated CPU is slow.
+PATIENCE = float(os.environ.get("VGPU_RANK_SECONDS", "70"))
+
+
 def of(tensor):
     flat = tensor.detach().cpu().contiguous()
     return f"{tuple(flat.shape)} {digest(flat.view(torch.uint8).numpy().tobytes())}"
@@ -194,7 +198,7 @@ def nccl():
         said = {}
         try:
             for _ in ranks:
-                rank, facts = queue.get(timeout=70)
+                rank, facts = queue.get(timeout=PATIENCE)
                 said[rank] = facts
         except Exception as error:  # noqa: BLE001 - a rank that says nothing
             fact("a rank", "says nothing:", type(error).__name__)

@@ -184,7 +184,8 @@ def guests(place):
         replace(tensors, phase=GUEST, guest="large", limit=480.0),
         *(replace(row, phase=GUEST, guest="small", limit=150.0) for row in small),
         *(replace(row, phase=GUEST, guest="large", limit=300.0) for row in large + suites),
-        *(replace(named["two/" + name], phase=GUEST, guest="large", limit=420.0) for name in ("nccl", "tensors")),
+        *(replace(named["two/" + name], phase=GUEST, guest="large", limit=420.0, env={**named["two/" + name].env, "VGPU_RANK_SECONDS": "330"})
+          for name in ("nccl", "tensors")),
         *alone,
     ]
 
