@@ -62,13 +62,20 @@ pub(crate) unsafe fn host_to_device(
                     lane.post_if::<row::cuMemcpyHtoDAsync_v2>(sure, &fields, bulk)
                 })
             },
-            // SAFETY: as above.
-            None => unsafe {
-                lane.send_bytes(from, len, |lane, at, bytes, bulk| {
-                    let part = bytes.len() as usize;
-                    lane.post_if::<row::cuMemcpyHtoD_v2>(sure, &(dst + at as u64, part, bytes), bulk)
-                })
-            },
+            None => {
+                let before = lane.before_copies()?;
+                let mut frames = 0;
+                // SAFETY: as above.
+                unsafe {
+                    lane.send_bytes(from, len, |lane, at, bytes, bulk| {
+                        let part = bytes.len() as usize;
+                        frames += 1;
+                        lane.post_if::<row::cuMemcpyHtoD_v2>(sure, &(dst + at as u64, part, bytes), bulk)
+                    })?;
+                }
+                lane.after_copies(before, frames);
+                Ok(())
+            }
         }
     })
 }

@@ -38,6 +38,8 @@ pub struct ThreadState {
     pub sent: crate::waiting::Sent,
     /// The stream that it saw idle last.
     pub over: Option<crate::waiting::Over>,
+    /// The context and the order number of the last of copies to the device, before which the legacy stream was idle.
+    pub copied: Option<(u64, u64)>,
     /// What it has sent since it saw its context idle.
     pub since: Option<crate::waiting::Since>,
     /// The time between two events that it asked for last.
@@ -110,6 +112,7 @@ pub fn with<R>(work: impl FnOnce(&mut ThreadState) -> R) -> Option<R> {
             unsettled: crate::order::Unsettled::default(),
             sent: crate::waiting::Sent::default(),
             over: None,
+            copied: None,
             since: None,
             elapsed: None,
             recorded: None,

@@ -308,6 +308,33 @@ impl Lane<'_> {
         self.deferred_error()
     }
 
+    /// A copy of ordinary memory to the device without a stream is to be posted: waits for the work that it comes after, as the driver
+    /// does before it copies. What is posted then is done soon, and no call of another thread, which may take the copy for done when this
+    /// one has returned, gets tired of waiting for it. Comes back: the order number before the copy, where it is one of a row.
+    ///
+    /// # Errors
+    /// As for [`Lane::wait_for_stream`].
+    pub fn before_copies(&mut self) -> CuResult<Option<u64>> {
+        if self.process().strict || capture::any() || self.needs_context().is_err() {
+            // Each call waits; or says what is wrong.
+            return Ok(None);
+        }
+        let now = self.process().session.last_ticket();
+        if self.is_over(STREAM_LEGACY) || self.state.copied == Some((self.context, now)) {
+            return Ok(Some(now));
+        }
+        self.wait_for_stream(STREAM_LEGACY)?;
+        let now = self.process().session.last_ticket();
+        Ok(self.is_over(STREAM_LEGACY).then_some(now))
+    }
+
+    /// The copy was posted in so many frames.
+    pub fn after_copies(&mut self, before: Option<u64>, frames: u64) {
+        let last = self.state.sent.ticket;
+        let alone = before.is_some_and(|before| before.wrapping_add(frames) == last);
+        self.state.copied = alone.then_some((self.context, last));
+    }
+
     /// The call that was waited for last has copied from the device to ordinary memory in a stream, or in none: the stream's work is done.
     pub fn has_fetched(&mut self, stream: Option<CUstream>) {
         self.remember(key(stream.unwrap_or(STREAM_LEGACY)));

@@ -39,11 +39,11 @@ impl Words {
 
     /// A ring's word says `value`. The guest's word for it would do as well: it is about what the guest itself is told.
     pub(crate) fn says(&self, ring: u32, value: u64) -> bool {
-        let word = self.completion.as_ref().and_then(|completion| completion.word(ring));
+        let Some(word) = self.completion.as_ref().and_then(|completion| completion.word(ring)) else {
+            return false;
+        };
         // SAFETY: a word of the session page (`Completion::word`), mapped as long as this process, reached through atomics only.
-        word.is_some_and(|word| {
-            unsafe { AtomicU64::from_ptr(word.as_ptr()) }.load(Ordering::Acquire) == value
-        })
+        unsafe { AtomicU64::from_ptr(word.as_ptr()) }.load(Ordering::Acquire) == value
     }
 }
 

@@ -386,7 +386,8 @@ pub fn tickets(path: &Path, random: &mut Random, until: Until) -> Result<Tally> 
         let len = i64::from(FRAME_BYTES_MAX) - 24 + 8 * words;
         let args = vec![0; usize::try_from(len)?];
         session.push(&frame(cuCtxGetLimit::ID, FRAME_WAIT, 0, 9, &args))?;
-        session.drained(CALL_LIMIT);
+        // Its space comes back before it is looked at: the end is what is waited for.
+        session.reply(9, CALL_LIMIT);
         // Too long as a frame, or as the call's fields: either way malformed.
         ensure!(session.judge()? == Ended::Yes(DEATH_MALFORMED), "a frame of {len} bytes of arguments");
         tally.count("ended as malformed");
