@@ -125,7 +125,10 @@ pub(crate) unsafe fn device_to_host(
                 lane.ask::<row::cuMemcpyDtoH_v2>(&(src + at as u64, part, fill), place)
             })?;
         }
-        lane.has_fetched(None);
+        // In which device's stream a copy of another device's memory goes is the driver's affair.
+        if !lane.is_elsewhere(src, Access::Read) {
+            lane.has_fetched(None);
+        }
         Ok(())
     })
 }

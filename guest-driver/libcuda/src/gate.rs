@@ -216,11 +216,13 @@ impl Lane<'_> {
             watch::called();
             variables::push();
         }
-        if freed::any() && C::ID == <cuMemGetInfo_v2 as Call>::ID {
+        // Freeing is not for the midst of a capture.
+        let may_flush = freed::any() && !crate::capture::any();
+        if may_flush && C::ID == <cuMemGetInfo_v2 as Call>::ID {
             freed::flush(self.process, self)?;
         }
         let mut outcome = self.call_alone::<C>(fields, bulk);
-        if !bulk && freed::any() && matches!(outcome, Err(CUresult::OUT_OF_MEMORY)) {
+        if !bulk && may_flush && matches!(outcome, Err(CUresult::OUT_OF_MEMORY)) {
             freed::flush(self.process, self)?;
             outcome = self.call_alone::<C>(fields, bulk);
         }

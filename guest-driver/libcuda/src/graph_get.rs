@@ -276,6 +276,7 @@ pub unsafe fn cuGraphKernelNodeSetAttribute(
         not_null(value.cast_mut())?;
         // SAFETY: not NULL; CUDA's contract: a union of 64 bytes.
         let value = unsafe { value.cast::<[u64; ATTRIBUTE_WORDS]>().read_unaligned() };
+        crate::waiting::recorded_by_a_launch(attribute, value[0]);
         gate::call::<row::cuGraphKernelNodeSetAttribute>((node, attribute, value.to_vec()))
     })())
 }

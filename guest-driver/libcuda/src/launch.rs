@@ -290,6 +290,9 @@ pub unsafe fn read_config(config: *const c_void) -> CuResult<(LaunchConfig, &'st
     };
     for attribute in attributes.chunks_exact(ATTRIBUTE_BYTES) {
         let number = u32::from_ne_bytes([attribute[0], attribute[1], attribute[2], attribute[3]]);
+        if let Some(event) = attribute.get(8..16).and_then(|bytes| bytes.try_into().ok()) {
+            crate::waiting::recorded_by_a_launch(number, u64::from_ne_bytes(event));
+        }
         if number == ATTRIBUTE_DEVICE_UPDATABLE {
             crate::log::once("launch attribute 13", || {
                 "launch attribute 13 (device-updatable node) is not supported".into()

@@ -186,6 +186,16 @@ pub fn others_record(event: CUevent) {
     }
 }
 
+/// CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT and CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT, whose values begin with an event.
+const EVENT_ATTRIBUTES: [u32; 2] = [7, 12];
+
+/// A launch with this attribute records the event that it names, if it names one.
+pub fn recorded_by_a_launch(attribute: u32, event: u64) {
+    if EVENT_ATTRIBUTES.contains(&attribute) {
+        others_record(CUevent(event));
+    }
+}
+
 /// An event was recorded by a call that this thread has sent last.
 #[inline]
 pub fn recorded(event: CUevent, stream: CUstream) {
