@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pci_layout::{control, regs};
+use pci_layout::control;
 
-use crate::environment;
+use crate::{Settings, environment};
 
 /// Which executor carries calls out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,10 +73,10 @@ pub struct VmConfig {
     pub vm_id: u32,
     /// The VM's pool, an ASCII letter.
     pub pool: char,
-    /// One of the `PRIORITY_` values of the register block.
-    pub priority: u32,
-    /// VRAM quota in bytes, handed to every worker's handler.
-    pub vram_bytes: Option<u64>,
+    /// What may change while it runs ([`crate::Vm::change_settings`]).
+    pub settings: Settings,
+    /// Where the host's daemons agree on who uses a GPU when, a folder; None: this VM takes no part in that.
+    pub state_dir: Option<PathBuf>,
     /// The executor asked for.
     pub executor: ExecutorKind,
     /// Devices that the software executor shows, 1 to [`executor_soft::DEVICES_MAX`].
@@ -110,8 +110,8 @@ impl VmConfig {
         Self {
             vm_id,
             pool: 'A',
-            priority: regs::PRIORITY_MEDIUM,
-            vram_bytes: None,
+            settings: Settings::default(),
+            state_dir: None,
             executor: ExecutorKind::Auto,
             soft_devices: 1,
             visible_devices: std::env::var(environment::VISIBLE_DEVICES).ok(),

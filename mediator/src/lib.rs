@@ -43,6 +43,7 @@ mod process;
 mod profile;
 mod readings;
 mod session;
+mod settings;
 mod sharing;
 mod vm;
 pub mod worker;
@@ -53,5 +54,6 @@ pub use config::{
 };
 pub use counters::Totals;
 pub use pieces::FILES_MAX;
+pub use settings::{QuarantineRule, Settings, WEIGHT_MAX};
 pub use vm::{PROBE_INFO_BYTES_MAX, Vm};
 pub use worker::{ORDER_ASK_AFTER, PINNED_WINDOW};

@@ -351,9 +351,9 @@ fn init_tail(config: &VmConfig, ahead: Ahead) -> Vec<u8> {
     let body = InitBody {
         executor: config.executor.number(),
         vm_id: config.vm_id,
-        priority: config.priority,
-        has_quota: u32::from(config.vram_bytes.is_some()),
-        vram_bytes: config.vram_bytes.unwrap_or(0),
+        priority: config.settings.priority,
+        has_quota: u32::from(config.settings.vram_bytes.is_some()),
+        vram_bytes: config.settings.vram_bytes.unwrap_or(0),
         has_devices: u32::from(config.visible_devices.is_some()),
         soft_devices: config.soft_devices,
         spin_us: u64::try_from(config.spin.as_micros()).unwrap_or(u64::MAX),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::profile::{Profiles, Subject};
 use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
-use crate::{Done, Events, Open, Piece, SessionError, StartError, Totals, VmConfig};
+use crate::{Done, Events, Open, Piece, SessionError, Settings, StartError, Totals, VmConfig};
 
 /// Longest information blob that a probe may make, in bytes.
 pub const PROBE_INFO_BYTES_MAX: usize = 1024 * 1024;
@@ -59,6 +59,7 @@ struct LastLive {
 /// What the sessions' threads share.
 pub(crate) struct Shared {
     pub(crate) config: VmConfig,
+    settings: RwLock<Settings>,
     pub(crate) events: Arc<dyn Events>,
     pub(crate) probed: Probed,
     pub(crate) monitor: Monitor,
@@ -77,6 +78,12 @@ pub(crate) struct Shared {
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The VM's settings as they are now.
+    pub(crate) fn settings(&self) -> Settings {
+        // One store.
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -151,6 +158,7 @@ impl Vm {
         if config.sessions_max == 0 || config.sessions_max > control::SESSIONS_MAX {
             return Err(StartError::Config("sessions_max"));
         }
+        config.settings.check().map_err(StartError::Config)?;
         let soft = usize::try_from(config.soft_devices).unwrap_or(usize::MAX);
         if !(1..=executor_soft::DEVICES_MAX).contains(&soft) {
             return Err(StartError::Config("soft_devices"));
@@ -173,6 +181,7 @@ impl Vm {
         );
         let readings = Reader::new(probed.capabilities & regs::CAP_HARDWARE != 0);
         let shared = Shared {
+            settings: RwLock::new(config.settings),
             config,
             events,
             probed,
@@ -466,6 +475,21 @@ impl Vm {
             table.open.iter().map(|(id, entry)| (*id, Arc::clone(&entry.control))).collect()
         };
         open.iter().for_each(|(id, control)| self.shared.write_profile(*id, control));
+    }
+
+    /// The VM's share and limits as they are now.
+    pub fn settings(&self) -> Settings {
+        self.shared.settings()
+    }
+
+    /// Changes them for all its sessions.
+    ///
+    /// # Errors
+    /// The name of the first setting that is out of its range; then nothing is changed.
+    pub fn change_settings(&self, settings: Settings) -> Result<(), &'static str> {
+        settings.check()?;
+        *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        Ok(())
     }
 
     /// What the VM's sessions have done so far.

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};
+use mediator::{Settings, WEIGHT_MAX};
 use pci_layout::regs;
 
 /// The daemon's own page of help.
@@ -56,6 +57,12 @@ pub struct Args {
     /// Priority of the VM's work
     #[arg(long, value_enum, default_value_t = Priority::Medium)]
     priority: Priority,
+    /// Share of the GPU's time when other VMs want it too, among VMs of one priority: 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX)))]
+    weight: u32,
+    /// Folder in which the daemons of this host agree on who uses a GPU when, e.g. /run/vgpu; all need the same one
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Device memory that the VM may use, e.g. 16GiB; without it there is no limit
     #[arg(long, value_name = "SIZE", value_parser = size)]
     vram: Option<u64>,
@@ -132,10 +139,10 @@ pub struct Config {
     pub vm_id: u32,
     /// Its pool, an upper case ASCII letter.
     pub pool: char,
-    /// Its priority, one of the `PRIORITY_` values.
-    pub priority: u32,
-    /// Device memory that it may use, in bytes; `None` = no limit.
-    pub vram_bytes: Option<u64>,
+    /// Its share and its limits, which may change while it runs.
+    pub settings: Settings,
+    /// Where the host's daemons agree on who uses a GPU when; `None` = this VM takes no part in that.
+    pub state_dir: Option<PathBuf>,
     /// Who carries calls out.
     pub executor: Executor,
     /// The GPUs that it gets, by index in PCI order or by UUID; empty = all of them.
@@ -214,12 +221,17 @@ impl TryFrom<Args> for Config {
             attachment,
             vm_id: args.vm_id,
             pool: args.pool,
-            priority: match args.priority {
-                Priority::Low => regs::PRIORITY_LOW,
-                Priority::Medium => regs::PRIORITY_MEDIUM,
-                Priority::High => regs::PRIORITY_HIGH,
+            settings: Settings {
+                priority: match args.priority {
+                    Priority::Low => regs::PRIORITY_LOW,
+                    Priority::Medium => regs::PRIORITY_MEDIUM,
+                    Priority::High => regs::PRIORITY_HIGH,
+                },
+                weight: args.weight,
+                vram_bytes: args.vram,
+                ..Settings::default()
             },
-            vram_bytes: args.vram,
+            state_dir: args.state_dir,
             executor,
             gpus: args.gpu,
             soft_devices: args.soft_devices,
@@ -297,8 +309,12 @@ mod tests {
             attachment: Attachment::Socket("/run/s".into()),
             vm_id: 7,
             pool: 'C',
-            priority: regs::PRIORITY_HIGH,
-            vram_bytes: Some(16 << 30),
+            settings: Settings {
+                priority: regs::PRIORITY_HIGH,
+                vram_bytes: Some(16 << 30),
+                ..Settings::default()
+            },
+            state_dir: None,
             executor: Executor::Soft,
             gpus: Vec::new(),
             soft_devices: 1,
@@ -340,8 +356,8 @@ mod tests {
     fn defaults_are_pool_a_medium_auto_unlimited() {
         let config = config("--fd 3").unwrap();
         assert_eq!(config.attachment, Attachment::Descriptor(3));
-        assert_eq!((config.vm_id, config.pool, config.priority), (0, 'A', regs::PRIORITY_MEDIUM));
-        assert_eq!((config.vram_bytes, config.executor), (None, Executor::Auto));
+        assert_eq!((config.vm_id, config.pool, config.settings), (0, 'A', Settings::default()));
+        assert_eq!(config.executor, Executor::Auto);
     }
 
     #[test]

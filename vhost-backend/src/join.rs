@@ -87,8 +87,8 @@ impl Joint {
             front,
             vm_id: config.vm_id,
             pool,
-            priority: config.priority,
-            vram_quota_bytes: config.vram_bytes.unwrap_or(0),
+            priority: config.settings.priority,
+            vram_quota_bytes: config.settings.vram_bytes.unwrap_or(0),
             session_limit: SessionId::LIMIT,
         };
         let device = Device::new(&device_config, joined.clone());
@@ -136,8 +136,8 @@ fn vm_config(config: &Config) -> VmConfig {
     let defaults = VmConfig::new(config.vm_id);
     VmConfig {
         pool: config.pool,
-        priority: config.priority,
-        vram_bytes: config.vram_bytes,
+        settings: config.settings,
+        state_dir: config.state_dir.clone(),
         executor: match config.executor {
             Executor::Auto => ExecutorKind::Auto,
             Executor::Cuda => ExecutorKind::Cuda,
