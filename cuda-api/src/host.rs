@@ -113,6 +113,18 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// they are not counted one by one. Asked often.
     fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64));
 
+    /// The ordinal of the device that work in the context with this number is given to; the thread's own context is likely.
+    fn device_of(&self, thread: &Self::Thread, context: u32) -> usize;
+
+    /// Whether a device has unfinished work now, as far as that can be asked.
+    fn is_busy(&self, device: usize) -> bool;
+
+    /// Marks all work that a device has been given so far; the mark's number. `None` where it cannot be marked now.
+    fn mark(&self, device: usize) -> Option<u64>;
+
+    /// Whether all work before a mark is over. The earliest is asked for first.
+    fn passed(&self, device: usize, mark: u64) -> bool;
+
     /// Pinned guest memory is mapped in this process at the guest's own address.
     fn region_mapped(&self, address: u64, len: u64, writable: bool);
 

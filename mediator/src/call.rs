@@ -104,6 +104,36 @@ pub trait CallHandler: Send + Sync + 'static {
     /// longer than [`crate::ORDER_ASK_AFTER`]; `true` must be harmless for each of them.
     fn may_overtake(&self, frame: Frame<'_>, blocked: &[Frame<'_>]) -> bool;
 
+    /// The UUIDs of the session's devices, by ordinal.
+    fn device_ids(&self) -> Vec<[u8; 16]> {
+        Vec::new()
+    }
+
+    /// The ordinal of the device that a call gives work to, if it does: carried out by this thread, in the context with this number.
+    fn works_on(&self, thread: &Self::Thread, call: u32, context: u32) -> Option<usize> {
+        let _ = (thread, call, context);
+        None
+    }
+
+    /// Whether a device has unfinished work of the session's now. Asked often; it may miss what nobody can ask for.
+    fn is_busy(&self, device: usize) -> bool {
+        let _ = device;
+        false
+    }
+
+    /// Marks all work that a device has been given so far; the mark's number, which grows. None: it cannot be marked just now. By one thread
+    /// only, and so is [`CallHandler::passed`].
+    fn mark(&self, device: usize) -> Option<u64> {
+        let _ = device;
+        Some(0)
+    }
+
+    /// Whether the work before a mark is over. Asked for the earliest first; not again once it was.
+    fn passed(&self, device: usize, mark: u64) -> bool {
+        let _ = (device, mark);
+        true
+    }
+
     /// `[va, va + len)` is now guest memory. A region may grow: each further part is told by itself.
     fn region_mapped(&self, va: u64, len: u64, writable: bool);
 

@@ -22,7 +22,7 @@ use crate::FILES_MAX;
 /// What an order asks for.
 pub(crate) mod kind {
     /// First order to every worker: tail is [`super::InitBody`] and the VM's device list. Descriptors: kick, wake,
-    /// counters, requests, and the profile's where the VM is profiled.
+    /// counters, requests, turns, their notifier, and the profile's where the VM is profiled.
     pub(crate) const INIT: u32 = 1;
     /// First and only order to a probe: the same tail. Descriptor: the file for the information blob.
     pub(crate) const PROBE: u32 = 2;

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cuda_api::info::DEVICES_MAX;
 use pci_layout::ring::RINGS_MAX;
@@ -72,6 +73,11 @@ impl CounterPage {
         self.0.device_bytes.iter().take(devices).map(|bytes| bytes.load(Ordering::Relaxed)).collect()
     }
 
+    /// Calls carried out, in all rings.
+    pub(crate) fn calls(&self) -> u64 {
+        self.0.rings.iter().fold(0, |sum, ring| sum.wrapping_add(ring.calls.load(Ordering::Relaxed)))
+    }
+
     pub(crate) fn add_to(&self, totals: &mut Totals) {
         let layout = &*self.0;
         let add = |to: &mut u64, from: &AtomicU64| *to = to.wrapping_add(from.load(Ordering::Relaxed));
@@ -134,4 +140,6 @@ pub struct Totals {
     pub kicks: u64,
     /// Bytes moved through staging buffers.
     pub bytes_staged: u64,
+    /// How long devices have had unfinished work, those of several sessions and devices added up.
+    pub gpu_time: Duration,
 }

@@ -67,6 +67,27 @@ where
         self.0.may_overtake(frame.call, frame.args, &blocked)
     }
 
+    fn device_ids(&self) -> Vec<[u8; 16]> {
+        self.0.vm_info().devices.iter().map(|device| device.uuid).collect()
+    }
+
+    #[inline]
+    fn works_on(&self, thread: &E::Thread, call: u32, context: u32) -> Option<usize> {
+        cuda_api::gives_work(call).then(|| self.0.device_of(thread, context))
+    }
+
+    fn is_busy(&self, device: usize) -> bool {
+        self.0.is_busy(device)
+    }
+
+    fn mark(&self, device: usize) -> Option<u64> {
+        self.0.mark(device)
+    }
+
+    fn passed(&self, device: usize, mark: u64) -> bool {
+        self.0.passed(device, mark)
+    }
+
     fn region_mapped(&self, va: u64, len: u64, writable: bool) {
         self.0.region_mapped(va, len, writable);
     }
@@ -165,6 +186,43 @@ impl CallHandler for Either {
         match self {
             Self::Cuda(driven) => driven.may_overtake(frame, blocked),
             Self::Soft(driven) => driven.may_overtake(frame, blocked),
+        }
+    }
+
+    fn device_ids(&self) -> Vec<[u8; 16]> {
+        match self {
+            Self::Cuda(driven) => driven.device_ids(),
+            Self::Soft(driven) => driven.device_ids(),
+        }
+    }
+
+    #[inline]
+    fn works_on(&self, thread: &EitherThread, call: u32, context: u32) -> Option<usize> {
+        match (self, thread) {
+            (Self::Cuda(driven), EitherThread::Cuda(thread)) => driven.works_on(thread, call, context),
+            (Self::Soft(driven), EitherThread::Soft(thread)) => driven.works_on(thread, call, context),
+            _ => None,
+        }
+    }
+
+    fn is_busy(&self, device: usize) -> bool {
+        match self {
+            Self::Cuda(driven) => driven.is_busy(device),
+            Self::Soft(driven) => driven.is_busy(device),
+        }
+    }
+
+    fn mark(&self, device: usize) -> Option<u64> {
+        match self {
+            Self::Cuda(driven) => driven.mark(device),
+            Self::Soft(driven) => driven.mark(device),
+        }
+    }
+
+    fn passed(&self, device: usize, mark: u64) -> bool {
+        match self {
+            Self::Cuda(driven) => driven.passed(device, mark),
+            Self::Soft(driven) => driven.passed(device, mark),
         }
     }
 

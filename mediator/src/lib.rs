@@ -45,6 +45,7 @@ mod readings;
 mod session;
 mod settings;
 mod sharing;
+mod turns;
 mod vm;
 pub mod worker;
 
@@ -55,5 +56,6 @@ pub use config::{
 pub use counters::Totals;
 pub use pieces::FILES_MAX;
 pub use settings::{QuarantineRule, Settings, WEIGHT_MAX};
+pub use turns::GateWaits;
 pub use vm::{PROBE_INFO_BYTES_MAX, Vm};
 pub use worker::{ORDER_ASK_AFTER, PINNED_WINDOW};

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::io::Result;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,11 +42,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn start(config: VmConfig) -> Result<Self> {
+    /// `notifier` is by which workers speak to [`crate::turns`].
+    pub(crate) fn start(config: VmConfig, notifier: Arc<OwnedFd>) -> Result<Self> {
         let (requests, receiver) = channel();
         let thread = std::thread::Builder::new()
             .name(format!("vm{}-pool", config.vm_id))
-            .spawn(move || serve(config, &receiver))?;
+            .spawn(move || serve(config, &receiver, &notifier))?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
@@ -92,7 +94,7 @@ impl Drop for Pool {
     }
 }
 
-fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
+fn serve(mut config: VmConfig, requests: &Receiver<Request>, notifier: &OwnedFd) {
     let mut stock = Stock::default();
     // Nothing is kept before somebody has asked for something, and nothing more after a failure, until the next request.
     let mut refill = false;
@@ -117,7 +119,8 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
             }
             (Ok(Request::Take { ahead, answer }), _) => {
                 let ready = stock.take(ahead, WorkerProcess::is_running);
-                let _ = answer.send(ready.map_or_else(|| WorkerProcess::start(&config, Ahead::Loaded), Ok));
+                let start = || WorkerProcess::start(&config, Ahead::Loaded, notifier);
+                let _ = answer.send(ready.map_or_else(start, Ok));
                 refill = true;
             }
             (Ok(Request::Reader { info, answer }), _) => {
@@ -125,7 +128,7 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>) {
                 let _ = answer.send(ReaderProcess::start(&config, &info));
             }
             (Err(RecvTimeoutError::Timeout), Some(Missing { ahead, .. })) => {
-                match WorkerProcess::start(&config, ahead) {
+                match WorkerProcess::start(&config, ahead, notifier) {
                     Ok(worker) => stock.put(ahead, worker),
                     Err(error) => {
                         log::error!("no worker can be kept ready: {error}");

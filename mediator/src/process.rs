@@ -18,6 +18,7 @@ use zerocopy::IntoBytes;
 use crate::channel::{self, Answer, InitBody, NoAnswer, OrderHeader, kind};
 use crate::counters::CounterPage;
 use crate::profile::Profile;
+use crate::turns::TurnPage;
 use crate::worker::exit;
 use crate::{VmConfig, environment};
 
@@ -220,6 +221,7 @@ pub(crate) struct WorkerProcess {
     /// Where the worker asks (`sharing.rs`).
     requests: OwnedFd,
     counters: CounterPage,
+    turns: TurnPage,
     /// Where the VM is profiled.
     profile: Option<Profile>,
     /// The kick descriptor was given to a guest process, which may have changed its flags.
@@ -228,7 +230,7 @@ pub(crate) struct WorkerProcess {
 
 impl WorkerProcess {
     /// Starts a worker and tells it whose it will be; see [`Child::start`] for the thread.
-    pub(crate) fn start(config: &VmConfig, ahead: Ahead) -> Result<Self> {
+    pub(crate) fn start(config: &VmConfig, ahead: Ahead, notifier: &OwnedFd) -> Result<Self> {
         let child = Child::start(config, WORKER_WORD)?;
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, wake) = (eventfd()?, eventfd()?);
@@ -236,7 +238,15 @@ impl WorkerProcess {
         let (requests, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let tail = init_tail(config, ahead);
-        let mut files = vec![kick.as_fd(), wake.as_fd(), file.as_fd(), theirs.as_fd()];
+        let (turns, turns_file) = TurnPage::create()?;
+        let mut files = vec![
+            kick.as_fd(),
+            wake.as_fd(),
+            file.as_fd(),
+            theirs.as_fd(),
+            turns_file.as_fd(),
+            notifier.as_fd(),
+        ];
         let profile = config.profile.is_some().then(Profile::create).transpose()?;
         files.extend(profile.iter().map(|(_, file)| file.as_fd()));
         channel::send_order(&child.socket, OrderHeader::new(kind::INIT), &tail, &files)?;
@@ -248,6 +258,7 @@ impl WorkerProcess {
             wake,
             requests,
             counters,
+            turns,
             profile,
             kick_shared: AtomicBool::new(false),
         })
@@ -279,6 +290,11 @@ impl WorkerProcess {
 
     pub(crate) fn counters(&self) -> &CounterPage {
         &self.counters
+    }
+
+    /// What it is told of turns, and tells.
+    pub(crate) fn turns(&self) -> &TurnPage {
+        &self.turns
     }
 
     pub(crate) fn profile(&self) -> Option<&Profile> {

@@ -271,6 +271,8 @@ impl Session {
         if self.control.worker.set(Arc::clone(&worker)).is_err() || self.is_abandoned() {
             return Err(unavailable);
         }
+        // Before it serves, so that it starts with the gates as they are.
+        shared.turns.attach(&worker);
         let owner = Arc::new(shared.tokens.owner(self.id));
         self.owner = Some(Arc::clone(&owner));
         let watch = SessionWatch {
@@ -473,6 +475,9 @@ impl Session {
     }
 
     fn unwatch(&mut self) {
+        if let Some(worker) = self.control.worker.get() {
+            self.shared.turns.detach(worker);
+        }
         if let Some(watch) = self.watch.take() {
             self.shared.monitor.unwatch(watch);
         }

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use cuda_api::info::{DEVICES_MAX, VmInfo};
 use cuda_api::live::{Live, SessionUse, UNKNOWN_BYTES};
 use pci_layout::{control, event, regs, ring};
 use rustix::fs::MemfdFlags;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
 use crate::monitor::Monitor;
@@ -21,6 +22,7 @@ use crate::profile::{Profiles, Subject};
 use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
+use crate::turns::{self, Turns};
 use crate::{Done, Events, Open, Piece, SessionError, Settings, StartError, Totals, VmConfig};
 
 /// Longest information blob that a probe may make, in bytes.
@@ -59,11 +61,12 @@ struct LastLive {
 /// What the sessions' threads share.
 pub(crate) struct Shared {
     pub(crate) config: VmConfig,
-    settings: RwLock<Settings>,
+    settings: Arc<RwLock<Settings>>,
     pub(crate) events: Arc<dyn Events>,
     pub(crate) probed: Probed,
     pub(crate) monitor: Monitor,
     pub(crate) pool: Pool,
+    pub(crate) turns: Turns,
     /// What the sessions share.
     pub(crate) tokens: Arc<Tokens>,
     /// Where the VM is profiled.
@@ -140,6 +143,8 @@ impl Totals {
     fn add_live(&mut self, control: &Control) {
         if let Some(worker) = control.worker.get() {
             worker.counters().add_to(self);
+            let busy: Duration = worker.turns().busy(DEVICES_MAX).into_iter().sum();
+            self.gpu_time = self.gpu_time.saturating_add(busy);
         }
     }
 }
@@ -170,8 +175,11 @@ impl Vm {
         let profiles = config.profile.as_deref().map(Profiles::new).transpose();
         let profiles = profiles.map_err(host("folder for profiles"))?;
         let monitor = Monitor::start(config.vm_id).map_err(host("monitor thread"))?;
-        let pool = Pool::start(config.clone()).map_err(host("pool thread"))?;
+        let notifier = Arc::new(turns::notifier().map_err(host("eventfd"))?);
+        let pool = Pool::start(config.clone(), Arc::clone(&notifier)).map_err(host("pool thread"))?;
         let probed = probe(&pool)?;
+        let settings = Arc::new(RwLock::new(config.settings));
+        let turns = take_part(&config, &probed, notifier, &settings)?;
         log::info!(
             "VM {}: {} device(s), capabilities {:#x}, {} bytes of information",
             config.vm_id,
@@ -181,12 +189,13 @@ impl Vm {
         );
         let readings = Reader::new(probed.capabilities & regs::CAP_HARDWARE != 0);
         let shared = Shared {
-            settings: RwLock::new(config.settings),
+            settings,
             config,
             events,
             probed,
             monitor,
             pool,
+            turns,
             tokens: Arc::default(),
             profiles,
             table: Mutex::default(),
@@ -507,6 +516,30 @@ impl Drop for Vm {
     fn drop(&mut self) {
         self.shut_down();
     }
+}
+
+/// Takes part in the turns of the VM's devices.
+fn take_part(
+    config: &VmConfig,
+    probed: &Probed,
+    notifier: Arc<OwnedFd>,
+    settings: &Arc<RwLock<Settings>>,
+) -> Result<Turns, StartError> {
+    // A blob is read where its words are aligned.
+    let mut words = vec![0u64; probed.info.len().div_ceil(8)];
+    let (bytes, _) = words.as_mut_bytes().split_at_mut(probed.info.len());
+    bytes.copy_from_slice(&probed.info);
+    let info = VmInfo::decode(bytes).map_err(|error| StartError::Probe(error.to_string()))?;
+    let ids = info.devices.iter().map(|device| device.uuid).collect();
+    // Devices in software have the same processors for their work, whatever they are called.
+    let shared = (probed.capabilities & regs::CAP_HARDWARE == 0).then_some("software");
+    let folder = config.state_dir.as_deref();
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Host { what: "state folder", source })?;
+    }
+    let settings = Arc::clone(settings);
+    Turns::start(config.vm_id, ids, shared, folder, notifier, settings)
+        .map_err(|source| StartError::Host { what: "turns of the GPU", source })
 }
 
 fn probe(pool: &Pool) -> Result<Probed, StartError> {

@@ -28,6 +28,7 @@ mod ring;
 mod rings;
 mod sandbox;
 mod sequence;
+mod turns;
 mod wake;
 mod window;
 

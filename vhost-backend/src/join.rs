@@ -166,6 +166,7 @@ fn work_totals(vm: &Vm) -> WorkTotals {
         sessions_died: totals.sessions_died,
         posted_errors: totals.posted_errors,
         bytes_staged: totals.bytes_staged,
+        gpu_ms: u64::try_from(totals.gpu_time.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct WorkTotals {
     pub posted_errors: u64,
     /// Bytes moved through staging buffers.
     pub bytes_staged: u64,
+    /// Milliseconds for which devices have had unfinished work, sessions and devices added up.
+    pub gpu_ms: u64,
 }
 
 /// All totals; its `Display` is one line: `calls processed: N; name=value …`.
@@ -47,6 +49,7 @@ impl fmt::Display for Totals {
             ("sessions_died", work.sessions_died),
             ("posted_errors", work.posted_errors),
             ("bytes_staged", work.bytes_staged),
+            ("gpu_ms", work.gpu_ms),
             ("replies", work.replies),
             ("parks", work.parks),
             ("requests", device.requests),

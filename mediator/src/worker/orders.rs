@@ -17,12 +17,14 @@ use super::output::Output;
 use super::regions::{Regions, map_error_code};
 use super::ring::{SpinLimit, State};
 use super::rings::Rings;
+use super::turns::Turns;
 use super::wake::Waker;
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
 use crate::profile::Profile;
 use crate::sharing::Requests;
+use crate::turns::TurnPage;
 use crate::{CallHandler, ExecutorKind, environment};
 
 /// What INIT or PROBE says; the VM's device list goes into the environment.
@@ -83,7 +85,7 @@ pub(super) fn initialise(program: &mut impl WorkerProgram, init: &Init, socket: 
 }
 
 /// Descriptors that come with every INIT.
-const INIT_FILES: usize = 4;
+const INIT_FILES: usize = 6;
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
 pub(super) fn serve<P: WorkerProgram>(
@@ -98,19 +100,23 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(profile) => profile,
         Err(error) => die(exit::HOST, &format!("the profile cannot be mapped: {error}")),
     };
-    let Ok([kick, wake, counters, requests]) = <[OwnedFd; INIT_FILES]>::try_from(files) else {
+    let Ok([kick, wake, counters, requests, turns, notifier]) = <[OwnedFd; INIT_FILES]>::try_from(files) else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {
         Ok(counters) => Arc::new(counters),
         Err(error) => die(exit::HOST, &format!("the counter page cannot be mapped: {error}")),
     };
+    let turns = match TurnPage::map(&turns) {
+        Ok(page) => Turns::new(page, notifier),
+        Err(error) => die(exit::HOST, &format!("the page of turns cannot be mapped: {error}")),
+    };
     init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
     }
-    let session = match Session::open(program, init, &order, wake, counters, profile) {
+    let session = match Session::open(program, init, &order, wake, counters, turns, profile) {
         Ok(session) => session,
         Err(answer) => {
             send(socket, &answer);
@@ -161,6 +167,7 @@ impl<H: CallHandler> Session<H> {
         order: &Order,
         wake: OwnedFd,
         counters: Arc<CounterPage>,
+        turns: Turns,
         profile: Option<Profile>,
     ) -> Result<Self, Answer> {
         let invalid = |reason: &str| answer_error(regs::ERROR_INVALID_REQUEST, 0, reason.to_owned());
@@ -205,10 +212,12 @@ impl<H: CallHandler> Session<H> {
             .open(setup)
             .map_err(|error| answer_error(error.error, error.cuda_result, format!("executor: {error}")))?;
         log::debug!("the session's executor was made in {:?}", start.elapsed());
+        turns.set_devices(&handler.device_ids());
         let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
         let state = State {
             handler,
             gate: Gate::default(),
+            turns,
             waker,
             page,
             counters,
@@ -227,6 +236,12 @@ impl<H: CallHandler> Session<H> {
             std::thread::Builder::new().name("kick".to_owned()).spawn(move || rings.watch_kicks(&kick));
         if let Err(error) = kicks {
             die(exit::HOST, &format!("no thread for kicks: {error}"));
+        }
+        let state = Arc::clone(&self.state);
+        let turns =
+            std::thread::Builder::new().name("turns".to_owned()).spawn(move || state.turns.run(&state));
+        if let Err(error) = turns {
+            die(exit::HOST, &format!("no thread for turns: {error}"));
         }
         self.outlive_the_daemon(socket);
         self.state.page.set_live();

@@ -15,6 +15,7 @@ use super::mapping::Mapping;
 use super::output::Output;
 use super::queue::{FrameCopy, RingWords};
 use super::sequence::Turn;
+use super::turns::{Passed, Turns};
 use super::wake::Waker;
 use super::{die, exit};
 use crate::counters::{CounterPage, RingCounters, count};
@@ -53,6 +54,7 @@ fn next_spin(spin: Duration, longest: Duration, parked: Duration) -> Duration {
 pub(super) struct State<H> {
     pub(super) handler: H,
     pub(super) gate: Gate,
+    pub(super) turns: Turns,
     pub(super) waker: Waker,
     pub(super) page: SessionPageMemory,
     pub(super) counters: Arc<CounterPage>,
@@ -311,7 +313,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 profile.order_waits.add(waited);
             }
         }
-        self.state.gate.enter(&self.ring.inside);
+        let passed = self.pass(frame);
         self.reply.clear();
         let staging = self.ring.staging();
         let start = profile.map(|_| Instant::now());
@@ -319,6 +321,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
             Ok(result) => result,
             Err(malformed) => self.state.malformed(self.ring.index, &malformed),
         };
+        self.state.turns.leave(passed);
         if let (Some(profile), Some(start)) = (profile, start) {
             profile.call(frame.call, waits, start.elapsed());
         }
@@ -347,6 +350,17 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.finish_bulk();
         // Last: whoever stops the session must not see guest memory change after this.
         self.ring.inside.leave();
+    }
+
+    /// Waits until the call may be carried out: for its device's turn, and for the VM, which may be paused.
+    fn pass(&self, frame: Frame<'_>) -> Passed {
+        let handler = &self.state.handler;
+        let passed = match handler.works_on(&self.thread, frame.call, frame.context) {
+            Some(device) => self.state.turns.pass(device),
+            None => Passed::Free,
+        };
+        self.state.gate.enter(&self.ring.inside);
+        passed
     }
 
     /// A call has returned and is not over. A guest that waits is answered when it is; otherwise whoever comes later in another ring

@@ -62,6 +62,7 @@ mod image;
 mod jit;
 mod lock;
 mod managed;
+mod marks;
 mod memory;
 mod nvml;
 mod objects;

@@ -21,6 +21,7 @@ use crate::driver::{Driver, Raw};
 use crate::graphs::{Graph, GraphExec, Graphs};
 use crate::image::Images;
 use crate::lock::{lock, read, write};
+use crate::marks::Marks;
 use crate::memory::Memory;
 use crate::objects::{
     Allocation, Array, Event, Function, Green, Library, Link, Mipmap, Module, ResourceDesc, Stream,
@@ -109,6 +110,7 @@ pub struct Cuda {
     pub(crate) graph_state: Mutex<Graphs>,
     /// Captures that have begun and not ended; too many where a captured stream was destroyed.
     pub(crate) captures: AtomicUsize,
+    pub(crate) marks: Marks,
     staged: Option<Staged>,
     warned: Mutex<HashSet<String>>,
 }
@@ -166,6 +168,7 @@ impl Cuda {
             images: Mutex::default(),
             graph_state: Mutex::default(),
             captures: AtomicUsize::new(0),
+            marks: Marks::default(),
             ipc: Ipc::new(services.sharing),
             output: services.output,
             words: Words::new(services.completion.clone()),
@@ -370,6 +373,27 @@ impl Executor for Cuda {
     /// All of it as the first device's: it is counted for the session as a whole.
     fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
         tell(0, self.used.load(Ordering::Relaxed));
+    }
+
+    fn device_of(&self, thread: &Thread, context: u32) -> usize {
+        let device = if thread.is_current(context) {
+            thread.device()
+        } else {
+            read(&self.contexts).get(context).map_or(0, |context| context.device)
+        };
+        usize::try_from(device).unwrap_or(0)
+    }
+
+    fn is_busy(&self, device: usize) -> bool {
+        self.has_work(device)
+    }
+
+    fn mark(&self, device: usize) -> Option<u64> {
+        self.set_mark(device)
+    }
+
+    fn passed(&self, device: usize, mark: u64) -> bool {
+        self.mark_passed(device, mark)
     }
 
     fn region_mapped(&self, address: u64, len: u64, writable: bool) {

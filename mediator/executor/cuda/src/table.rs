@@ -56,6 +56,11 @@ impl<H: Handle, T> Table<H, T> {
         Some((H::from_raw(*handle), object.clone()))
     }
 
+    /// Objects that the condition finds, so many at most.
+    pub(crate) fn some(&self, most: usize, condition: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        read(&self.objects).values().filter(|object| condition(object)).take(most).cloned().collect()
+    }
+
     pub(crate) fn remove(&self, handle: H) -> CuResult<Arc<T>> {
         write(&self.objects).remove(&handle.raw()).ok_or(H::INVALID)
     }

@@ -56,6 +56,7 @@ mod kernel;
 mod library;
 mod limits;
 mod lock;
+mod marks;
 mod memory;
 mod overtake;
 mod physical;

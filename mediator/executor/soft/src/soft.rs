@@ -23,6 +23,7 @@ use crate::device::Device;
 use crate::image::Images;
 use crate::library::{Function, Library, Module};
 use crate::lock::{lock, read, write};
+use crate::marks::Marks;
 use crate::memory::{Memory, Viewer};
 use crate::overtake;
 use crate::physical::Physical;
@@ -71,6 +72,7 @@ pub struct Soft {
     pub(crate) links: Table<CUlinkState, Link>,
     pub(crate) images: Mutex<Images>,
     pub(crate) completion: Option<Arc<dyn Completion>>,
+    marks: Marks,
     warned: Mutex<HashSet<String>>,
 }
 
@@ -113,6 +115,7 @@ impl Soft {
             links: Table::new(LINKS_MAX),
             images: Mutex::default(),
             completion: None,
+            marks: Marks::default(),
             warned: Mutex::default(),
         })
     }
@@ -283,6 +286,23 @@ impl Executor for Soft {
             let (free, total) = self.device.memory.info(device);
             tell(device, total.saturating_sub(free));
         }
+    }
+
+    /// All devices have the same processors.
+    fn device_of(&self, _: &Thread, _: u32) -> usize {
+        0
+    }
+
+    fn is_busy(&self, _: usize) -> bool {
+        self.device.with_streams(|streams| !streams.all_ends(None).is_empty() && !streams.rests())
+    }
+
+    fn mark(&self, _: usize) -> Option<u64> {
+        Some(self.marks.set(self.device.with_streams(|streams| streams.all_ends(None))))
+    }
+
+    fn passed(&self, _: usize, mark: u64) -> bool {
+        self.marks.passed(mark, |point| self.device.reached(point))
     }
 
     fn region_mapped(&self, address: u64, len: u64, writable: bool) {

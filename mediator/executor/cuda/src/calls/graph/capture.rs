@@ -22,8 +22,10 @@ impl Cuda {
         if mode > MODE_LAST {
             return Err(CUresult::INVALID_VALUE);
         }
-        self.driver.cuStreamBeginCapture_v2(self.stream(stream)?.raw, mode)?;
-        self.captures.fetch_add(1, Ordering::Relaxed);
+        let stream = self.stream(stream)?;
+        let _apart = self.marks.apart();
+        self.driver.cuStreamBeginCapture_v2(stream.raw, mode)?;
+        self.captures.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -43,6 +45,7 @@ impl Cuda {
         let mut graphs = lock(&self.graph_state);
         let graph = self.graph(graph)?;
         let nodes = graphs.raws(dependencies, graph.raw)?;
+        let _apart = self.marks.apart();
         // SAFETY: lists of as many nodes of the graph and edges as it says.
         unsafe {
             self.driver.cuStreamBeginCaptureToGraph(
@@ -54,8 +57,8 @@ impl Cuda {
                 mode,
             )
         }?;
+        self.captures.fetch_add(1, Ordering::Release);
         graphs.captured_into.insert(stream.raw, graph);
-        self.captures.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -78,13 +81,13 @@ impl Cuda {
             },
         );
         let ended = self.driver.cuStreamEndCapture(stream.raw);
-        if was != 0 {
-            let _ = self
-                .captures
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
-        }
+        let is_over = || {
+            let one_less = |count: usize| count.checked_sub(1).filter(|_| was != 0);
+            let _ = self.captures.fetch_update(Ordering::Release, Ordering::Relaxed, one_less);
+        };
         match ended {
             Ok((raw,)) => {
+                is_over();
                 let into = graphs.captured_into.remove(&stream.raw).filter(|graph| graph.raw == raw);
                 let named = graphs.named(raw).and_then(|name| Some((name, self.graphs.get(name).ok()?)));
                 if let Some((name, graph)) = named {
@@ -101,6 +104,9 @@ impl Cuda {
                 // It may go on (another stream's or thread's). If not, its graph is gone, unless it was there before.
                 let ended =
                     self.driver.cuStreamIsCapturing(stream.raw).is_ok_and(|(status,)| status == STATUS_NONE);
+                if ended {
+                    is_over();
+                }
                 if ended && graphs.captured_into.remove(&stream.raw).is_none() && was != 0 {
                     if let Some(name) = graphs.named(was) {
                         let _ = self.graphs.remove(name);
