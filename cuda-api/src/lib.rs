@@ -161,8 +161,15 @@ pub fn may_block(id: u32) -> bool {
 /// The call with this wire id gives the device work: launches, copies, fills, graphs.
 pub fn gives_work(id: u32) -> bool {
     /// By their names, which no other row's begin with.
-    const PREFIXES: [&str; 7] =
-        ["cuLaunchK", "cuLaunchCooperative", "cuGraphLaunch", "cuMemcpy", "cuMemset", "vgpuCopy", "cuMemPrefetch"];
+    const PREFIXES: [&str; 7] = [
+        "cuLaunchK",
+        "cuLaunchCooperative",
+        "cuGraphLaunch",
+        "cuMemcpy",
+        "cuMemset",
+        "vgpuCopy",
+        "cuMemPrefetch",
+    ];
     static ROWS: std::sync::LazyLock<Vec<bool>> = std::sync::LazyLock::new(|| {
         let mut rows = Vec::new();
         for call in all_calls().filter(|call| PREFIXES.iter().any(|prefix| call.name.starts_with(prefix))) {

@@ -388,7 +388,9 @@ impl Device {
     fn without_the_lock(&mut self, now: u64, at: usize, workers: &[Arc<WorkerProcess>]) -> u64 {
         let since = *self.stuck_ns.get_or_insert(now);
         if now.saturating_sub(since) >= LEASE_NS && self.gate != gate::FREE {
-            log::warn!("the turns of device {at} cannot be agreed on: their file is locked by a daemon that does not go on");
+            log::warn!(
+                "the turns of device {at} cannot be agreed on: their file is locked by a daemon that does not go on"
+            );
             self.closing_ns = None;
             self.set_gate(at, workers, gate::FREE);
         }

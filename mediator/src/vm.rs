@@ -535,7 +535,8 @@ fn take_part(
     let shared = (probed.capabilities & regs::CAP_HARDWARE == 0).then_some("software");
     let folder = config.state_dir.as_deref();
     if let Some(folder) = folder {
-        std::fs::create_dir_all(folder).map_err(|source| StartError::Host { what: "state folder", source })?;
+        std::fs::create_dir_all(folder)
+            .map_err(|source| StartError::Host { what: "state folder", source })?;
     }
     let settings = Arc::clone(settings);
     Turns::start(config.vm_id, ids, shared, folder, notifier, settings)

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use harness::wheels::Toolkit;
 use whole_stack::artifacts::Profile;
@@ -63,10 +64,78 @@ fn time_is_shared_by_weight_and_results_are_right() {
     let work = ["steps", "12", "20000", "2"];
     let tenants = [Tenant::start(&to_light, &work), Tenant::start(&to_heavy, &work)];
     let before = [gpu_ms(&light), gpu_ms(&heavy)];
-    std::thread::sleep(std::time::Duration::from_secs(10));
+    std::thread::sleep(Duration::from_secs(10));
     let after = [gpu_ms(&light), gpu_ms(&heavy)];
     let said = tenants.map(Tenant::end);
     let used = [after[0] - before[0], after[1] - before[1]];
     let share = 100 * used[0] / (used[0] + used[1]);
     assert!((14..=28).contains(&share), "{share} %: {used:?} ms, {said:?}");
+}
+
+/// Two that flood the device: percent of the device time that the first has in a while.
+fn share_of_the_first(first: (&Daemon, &Local), second: (&Daemon, &Local)) -> u64 {
+    let work = ["flood", "8", "20000", "2"];
+    let tenants = [Tenant::start(first.1, &work), Tenant::start(second.1, &work)];
+    let before = [gpu_ms(first.0), gpu_ms(second.0)];
+    std::thread::sleep(Duration::from_secs(6));
+    let after = [gpu_ms(first.0), gpu_ms(second.0)];
+    for tenant in tenants {
+        tenant.end();
+    }
+    let used = [after[0] - before[0], after[1] - before[1]];
+    100 * used[0] / (used[0] + used[1])
+}
+
+#[test]
+fn priority_comes_first_and_leaves_a_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let (low, to_low) = daemon(folder.path(), 1, &["--priority", "low", "--weight", "100"]);
+    let (high, to_high) = daemon(folder.path(), 2, &["--priority", "high", "--weight", "1"]);
+    let share = share_of_the_first((&high, &to_high), (&low, &to_low));
+    assert!((85..100).contains(&share), "{share} %");
+}
+
+/// What a daemon that misses its turn does to another one's tenant, while both want the device.
+fn other_goes_on<T>(miss: impl FnOnce(Daemon) -> T) {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, to_one) = daemon(folder.path(), 1, &[]);
+    let (_two, to_two) = daemon(folder.path(), 2, &[]);
+    let mut first = Tenant::start(&to_one, &["flood", "60", "20000", "2"]);
+    let second = Tenant::start(&to_two, &["steps", "6", "20000", "2"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let _one = miss(one);
+    let said = second.end();
+    let steps: u64 = said.split(' ').nth(1).and_then(|steps| steps.parse().ok()).unwrap();
+    assert!(steps > 100, "{said}");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+}
+
+#[test]
+fn a_daemon_that_dies_in_its_turn_holds_nobody_up() {
+    other_goes_on(|daemon| daemon.kill().unwrap());
+}
+
+#[test]
+fn a_daemon_that_stops_in_its_turn_holds_nobody_up() {
+    struct Stopped(Daemon);
+
+    impl Stopped {
+        fn signal(&self, name: &str) {
+            let pid = self.0.pid().to_string();
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        }
+    }
+
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            self.signal("-CONT");
+        }
+    }
+
+    other_goes_on(|daemon| {
+        let stopped = Stopped(daemon);
+        stopped.signal("-STOP");
+        stopped
+    });
 }

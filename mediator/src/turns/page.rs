@@ -89,7 +89,10 @@ impl Layout {
     pub(crate) fn place_of(&self, id: &[u8; 16]) -> Option<usize> {
         let parts = id.as_chunks::<8>().0;
         let is = |words: &[AtomicU64; 2]| {
-            words.iter().zip(parts).all(|(word, part)| word.load(Ordering::Relaxed) == u64::from_ne_bytes(*part))
+            words
+                .iter()
+                .zip(parts)
+                .all(|(word, part)| word.load(Ordering::Relaxed) == u64::from_ne_bytes(*part))
         };
         self.ids.iter().position(is)
     }

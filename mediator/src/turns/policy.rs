@@ -97,9 +97,7 @@ fn turn_ns(weight: u32, heaviest: u32) -> u64 {
 
 /// Whether the holder, which has nothing to do just now, is waited for a moment: it is behind its share, compared with each of the others.
 pub(crate) fn is_expected(holder: &Tenant, had_ns: u64, others: &[Tenant]) -> bool {
-    others.iter().all(|other| {
-        other.priority <= holder.priority && holder.after(had_ns) < other.virtual_ns
-    })
+    others.iter().all(|other| other.priority <= holder.priority && holder.after(had_ns) < other.virtual_ns)
 }
 
 #[cfg(test)]
@@ -173,8 +171,7 @@ mod tests {
     #[test]
     fn short_gaps_do_not_cost_the_share() {
         // Steps of 20 ms with 0.4 ms between them, beside one that always wants the device.
-        let tenants =
-            vec![(tenant(0, 50, 1), Some((20 * MS, 400_000))), (tenant(1, 50, 1), None)];
+        let tenants = vec![(tenant(0, 50, 1), Some((20 * MS, 400_000))), (tenant(1, 50, 1), None)];
         let got = percent(&play(tenants, 30_000 * MS));
         assert!((48..=52).contains(&got[0]), "{got:?}");
     }

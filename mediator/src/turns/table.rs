@@ -155,7 +155,8 @@ impl Table {
 
     /// The table, to be changed. None: somebody keeps the lock.
     pub(crate) fn lock(&self) -> Option<Locked<'_>> {
-        lock_within(&self.file, LOCK_LIMIT).then(|| Locked { table: self, _unlock: Unlock(self.file.as_fd()) })
+        lock_within(&self.file, LOCK_LIMIT)
+            .then(|| Locked { table: self, _unlock: Unlock(self.file.as_fd()) })
     }
 
     /// Wakes another daemon's turn thread; one that is gone is not woken.
@@ -327,6 +328,10 @@ impl Locked<'_> {
             log::warn!("a daemon has ended in its turn: the turn goes on to the next VM");
         } else {
             log::warn!("a daemon does nothing in its turn: the turn goes on to the next VM");
+            // It says so again when it goes on; until then it would only be given the next turn as well.
+            if let Some(slot) = self.slot(holder) {
+                slot.wants.store(0, Ordering::Relaxed);
+            }
         }
         self.set_holder(None, now);
         true

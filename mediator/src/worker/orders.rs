@@ -100,7 +100,8 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(profile) => profile,
         Err(error) => die(exit::HOST, &format!("the profile cannot be mapped: {error}")),
     };
-    let Ok([kick, wake, counters, requests, turns, notifier]) = <[OwnedFd; INIT_FILES]>::try_from(files) else {
+    let Ok([kick, wake, counters, requests, turns, notifier]) = <[OwnedFd; INIT_FILES]>::try_from(files)
+    else {
         die(exit::HOST, "the first order lacks descriptors");
     };
     let counters = match CounterPage::map(&counters) {

@@ -427,7 +427,10 @@ impl Watch {
         let recent = self.last_mark.is_some_and(|at| now.saturating_duration_since(at) < MARK_EVERY);
         let full = issued >= local.limit.load(Ordering::SeqCst);
         let due = self.to_mark || (issued > self.marked && (!recent || full || self.marks.is_empty()));
-        if !due || self.marks.len() >= MARKS_MAX || local.inside.load(Ordering::SeqCst) != 0 && !full && recent {
+        if !due
+            || self.marks.len() >= MARKS_MAX
+            || local.inside.load(Ordering::SeqCst) != 0 && !full && recent
+        {
             return;
         }
         match handler.mark(device) {

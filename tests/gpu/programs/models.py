@@ -164,6 +164,39 @@ def rate():
     print(f"rate: {made / (time.perf_counter() - begin):.6g}", flush=True)
 
 
+def train():
+    """Training steps a second of a small convolutional network, for sharing.py; its first losses, bit by bit."""
+    seconds, told = float(sys.argv[2]), 40
+    torch.manual_seed(11)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    layers, width = [], 3
+    with torch.device(DEVICE):
+        for wider in (64, 128, 256, 256):
+            layers += [nn.Conv2d(width, wider, 3, padding=1), nn.BatchNorm2d(wider), nn.ReLU(), nn.MaxPool2d(2)]
+            width = wider
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 16, 100))
+        images, labels = torch.randn(512, 3, 64, 64), torch.randint(0, 100, (512,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    losses = []
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    for _ in range(5):
+        step()
+    meet("ready")
+    begin, made = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds or len(losses) < told:
+        step()
+        made += 1
+    print(f"rate: {made / (time.perf_counter() - begin):.6g}", flush=True)
+    print("losses:", digest(str([loss.hex() for loss in losses[:told]]).encode()), flush=True)
+
+
 class Block(nn.Module):
     """A layer of a GPT-2, in plain PyTorch: what an emulated CPU imports in its time."""
 
@@ -202,7 +235,7 @@ def counted():
     attempt("finite", lambda: bool(torch.isfinite(y).all()))
 
 
-CASES = {"llama": llama, "start": start, "rate": rate, "counted": counted}
+CASES = {"llama": llama, "start": start, "rate": rate, "train": train, "counted": counted}
 
 if __name__ == "__main__":
     if not torch.cuda.is_available():

@@ -53,7 +53,7 @@ class Place:
         self.cuda_include = options.cuda_include or _cuda_h()
         self.nvcc = _nvcc()
         self.python = options.python or shutil.which("python3") or sys.executable
-        self.native_lib = options.native_lib
+        self.native_lib, self.executor = options.native_lib, options.executor
         # The GPUs that native runs see: as the daemon counts them, by PCI address.
         self.chosen = {"CUDA_VISIBLE_DEVICES": options.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if options.gpu else {}
         self.socket = os.path.join(work, "vgpu.sock")
@@ -133,7 +133,9 @@ class Place:
 
     def ours(self, extra):
         env = self._with(self.local, extra)
-        env.update(VGPU_TRANSPORT="local", VGPU_SOCKET=self.socket, VGPU_LOG="1")
+        env.update(VGPU_TRANSPORT="local", VGPU_SOCKET=self.socket, VGPU_LOG="1", VGPU_DAEMON=self.daemon, VGPU_EXECUTOR=self.executor)
+        if self.native_lib and self.native_lib != "none":
+            env["VGPU_NATIVE_LIB"] = self.native_lib
         return env
 
     def _with(self, libraries, extra):

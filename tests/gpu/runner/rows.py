@@ -28,6 +28,8 @@ class Row:
     guest: str = ""
     # The program says marks, at which the guest's daemon is asked for its totals.
     counted: bool = False
+    # Our side starts daemons of its own.
+    daemons: bool = False
 
     @property
     def transport(self):
@@ -134,6 +136,18 @@ def programs():
     ]
 
 
+def sharing():
+    """Several VMs on one device: each a daemon of its own, with a process of this host in place of a VM."""
+    build = [("{checks}/" + stem + ".c", "check-" + stem, "cc", []) for stem in ("tenant", "processes")]
+    case = lambda name, shows, limit: replace(_python(  # noqa: E731
+        "sharing/" + name, "sharing.py", name, phase=ALONE_LAST, limit=limit, build=build, shows=shows), daemons=True)
+    return [
+        case("equal", "four that train the same model, and one: the sum of their rates, losses bit by bit", 110.0),
+        case("weights", "device time by weight", 90.0),
+        case("priority", "how long a step takes beside one that works all the time", 60.0),
+    ]
+
+
 def _check(line, **more):
     """A program of tests/programs."""
     stem, *arguments = line.split()
@@ -191,7 +205,7 @@ def guests(place):
 
 
 def every(place):
-    return sorted(parity(place) + programs() + guests(place), key=lambda row: row.phase)
+    return sorted(parity(place) + programs() + sharing() + guests(place), key=lambda row: row.phase)
 
 
 def chosen(rows, only, shard):

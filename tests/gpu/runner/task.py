@@ -209,12 +209,12 @@ def _compare(row, argv, native, marked, counted, fresh, context):
     n, o = _side(native), _side(ours)
     if n and n["status"] != "ok":
         extra["native_said"] = _tail(next(e for e in native if e.status != "ok").err)
-    if row.guest and ours and compare.notes(ours[-1].out):
+    if (row.guest or row.daemons) and ours and compare.notes(ours[-1].out):
         extra["notes"] = compare.notes(ours[-1].out)[:40]
     if o:
         if o["status"] == "ok" and any(_wrong_library(ended, context.place) for ended in ours):
             o["status"] = "wrong library"
-        elif o["status"] == "ok" and counted.get("sessions", 1) < 1:
+        elif o["status"] == "ok" and counted.get("sessions", 1) < 1 and not row.daemons:
             o["status"] = "no session was opened"
         if o["status"] != "ok":
             bad = next((e for e in ours if e.status != "ok"), ours[-1])

@@ -1,0 +1,192 @@
+"""Several VMs on one device: `sharing.py CASE`. Through our library each tenant has a daemon of its own, as a VM has, and what the case
+shows is measured; natively there is what it is compared with: one tenant alone, or processes side by side as the driver has them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+from common import fact, note, time_of  # noqa: E402
+from runner.daemon import Daemon  # noqa: E402
+
+BUILD = os.environ.get("VGPU_BUILD", "")
+DAEMON = os.environ.get("VGPU_DAEMON")
+EXECUTOR = os.environ.get("VGPU_EXECUTOR", "cuda")
+TENANT = os.path.join(BUILD, "check-tenant")
+# About 0.2 ms of an H100 for each kernel.
+ELEMENTS, KERNELS = (str(48 << 20) if EXECUTOR == "cuda" else "20000"), "8"
+
+
+class Program:
+    """A tenant's program, which says when it is ready."""
+
+    def __init__(self, words, env, ready, talks=True):
+        self.child = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.ready, self.said = self.until(ready) is not None, ""
+
+    def until(self, word):
+        for line in self.child.stdout:
+            if line.startswith(word):
+                return line[len(word):].strip()
+        return None
+
+    def go(self):
+        try:
+            self.child.stdin.write("\n")
+            self.child.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it says, or does not, tells
+
+    def end(self):
+        self.said += self.child.stdout.read()
+        return self.child.wait()
+
+    def kill(self):
+        os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+
+
+class Vm:
+    """A daemon, or natively nothing at all."""
+
+    count = 0
+
+    def __init__(self, folder, *arguments):
+        Vm.count += 1
+        self.env, self.daemon = dict(os.environ), None
+        if DAEMON:
+            socket = os.path.join(folder, f"vm{Vm.count}.sock")
+            arguments = ("--vm-id", str(Vm.count), "--state-dir", os.path.join(folder, "state"), *arguments)
+            env = {name: value for name, value in os.environ.items() if not name.startswith("LD_LIBRARY_PATH")}
+            native = os.environ.get("VGPU_NATIVE_LIB")
+            if native:
+                env["LD_LIBRARY_PATH"] = native
+            self.daemon = Daemon(DAEMON, EXECUTOR, socket, env, arguments=arguments)
+            self.env["VGPU_SOCKET"] = socket
+
+    def run(self, words, ready):
+        return Program(words, self.env, ready)
+
+    def tenant(self, mode, seconds, elements=ELEMENTS, kernels=KERNELS):
+        return self.run([TENANT, mode, str(seconds), elements, kernels], "begins")
+
+    def device_ms(self):
+        return self.daemon.totals().get("gpu_ms", 0) if self.daemon else 0
+
+    def stop(self):
+        if self.daemon:
+            deferred = self.daemon.totals().get("posted_errors")
+            if deferred:
+                fact("deferred errors", deferred)
+            ended = self.daemon.stop()
+            if ended["exit"] or ended["workers_left"]:
+                fact("a daemon's end", ended)
+
+
+def vms(folder, *each):
+    return [Vm(folder, *arguments) for arguments in each]
+
+
+def value_of(program, word):
+    """What a program that has ended said behind `word`."""
+    return next((line[len(word):].strip() for line in program.said.splitlines() if line.startswith(word)), None)
+
+
+def jain(values):
+    """1 where all are equal, 1/n where one has everything."""
+    return sum(values) ** 2 / (len(values) * sum(v * v for v in values)) if any(values) else 0.0
+
+
+def together(machines, words, seconds):
+    """The same program in each VM, let go together. Their device time between, in ms, and the programs after their end."""
+    programs = [vm.run(words, "ready") for vm in machines]
+    for program in programs:
+        program.go()
+    # Not the beginning, and not the end, where some have ended before others.
+    time.sleep(1.0)
+    before = [vm.device_ms() for vm in machines]
+    time.sleep(max(0.0, seconds - 2.0))
+    used = [vm.device_ms() - at for vm, at in zip(machines, before)]
+    for program in programs:
+        if program.end():
+            fact("a program's end", program.child.returncode)
+    return used, programs
+
+
+def equal(folder):
+    seconds = 14
+    words = [sys.executable, os.path.join(HERE, "models.py"), "train", str(seconds)]
+    machines = vms(folder, *[()] * (4 if DAEMON else 1))
+    used, alone = together(machines[:1], words, seconds)
+    rate = float(value_of(alone[0], "rate: "))
+    fact("losses", value_of(alone[0], "losses: "))
+    time_of("training steps, one alone", rate, "steps/s")
+    if not DAEMON:
+        time_of("training steps, four together", rate, "steps/s")
+        return machines
+    note(f"alone: {used[0]} ms of device time in {seconds - 2} s")
+    used, programs = together(machines, words, seconds)
+    rates = [float(value_of(program, "rate: ")) for program in programs]
+    for losses in {value_of(program, "losses: ") for program in programs} - {value_of(alone[0], "losses: ")}:
+        fact("other losses", losses)
+    time_of("training steps, four together", sum(rates), "steps/s")
+    note(f"device time {used} ms, Jain's index {jain(used):.5f}; rates {', '.join(f'{r:.4g}' for r in rates)}, Jain's index {jain(rates):.5f}")
+    return machines
+
+
+def weights(folder):
+    machines = []
+    for light, heavy in ((10, 90), (25, 75)) if DAEMON else ():
+        pair = vms(folder, ("--weight", str(light)), ("--weight", str(heavy)))
+        machines += pair
+        for mode in ("flood", "steps"):
+            seconds = 32 if mode == "flood" else 10
+            programs = [vm.tenant(mode, seconds) for vm in pair]
+            time.sleep(1.0)
+            before = [vm.device_ms() for vm in pair]
+            time.sleep(seconds - 2)
+            used = [vm.device_ms() - at for vm, at in zip(pair, before)]
+            ends = [program.end() for program in programs]
+            share = 100 * used[0] / max(1, sum(used))
+            steps = [program.said.split()[1] for program in programs]
+            note(f"{light}:{heavy}, {mode}: {share:.2f} % of {sum(used)} ms in {seconds - 2} s; steps {steps}")
+            fact(f"{light}:{heavy}, {mode}", "within two points" if abs(share - light) <= 2 and not any(ends) else f"{share:.2f} %, {ends}")
+    if not DAEMON:
+        for name in ("10:90, flood", "10:90, steps", "25:75, flood", "25:75, steps"):
+            fact(name, "within two points")
+    return machines
+
+
+def priority(folder):
+    high, low = vms(folder, ("--priority", "high"), ("--priority", "low"))
+    for name, busy in (("alone", None), ("beside one that is busy", low)):
+        beside = busy.tenant("flood", 12) if busy else None
+        if beside:
+            time.sleep(1.0)
+        program = high.tenant("latency", 8, kernels="2")
+        fact("its end", program.end())
+        median, last, _ = program.said.split()[1:4]
+        time_of(f"a step of high priority {name}, median", float(median), "µs")
+        time_of(f"a step of high priority {name}, 99th percentile", float(last), "µs")
+        if beside:
+            fact("the other's end", beside.end())
+            note("the other:", beside.said.strip())
+    return [high, low]
+
+
+CASES = {"equal": equal, "weights": weights, "priority": priority}
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        machines = CASES[sys.argv[1]](folder)
+        for vm in machines:
+            vm.stop()
+
+
+main()
