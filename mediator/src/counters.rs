@@ -9,6 +9,7 @@ use std::time::Duration;
 use cuda_api::info::DEVICES_MAX;
 use pci_layout::ring::RINGS_MAX;
 
+use crate::GateWaits;
 use crate::atomics::{self, Atomics};
 
 /// What one ring's thread has done. Written by that thread alone.
@@ -142,4 +143,6 @@ pub struct Totals {
     pub bytes_staged: u64,
     /// How long devices have had unfinished work, those of several sessions and devices added up.
     pub gpu_time: Duration,
+    /// How long calls have waited for a turn on a device that other VMs wanted as well.
+    pub turn_waits: GateWaits,
 }

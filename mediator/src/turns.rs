@@ -406,3 +406,13 @@ pub struct GateWaits {
     /// How many for at least 0, 2, 4, 8 … microseconds, but less than the next.
     pub counts: [u64; WAIT_BUCKETS],
 }
+
+impl GateWaits {
+    /// Adds those of another session.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.total = self.total.saturating_add(other.total);
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.saturating_add(more);
+        }
+    }
+}

@@ -145,6 +145,7 @@ impl Totals {
             worker.counters().add_to(self);
             let busy: Duration = worker.turns().busy(DEVICES_MAX).into_iter().sum();
             self.gpu_time = self.gpu_time.saturating_add(busy);
+            self.turn_waits.add(worker.turns().waits());
         }
     }
 }
@@ -529,11 +530,15 @@ fn take_part(
     let mut words = vec![0u64; probed.info.len().div_ceil(8)];
     let (bytes, _) = words.as_mut_bytes().split_at_mut(probed.info.len());
     bytes.copy_from_slice(&probed.info);
-    let info = VmInfo::decode(bytes).map_err(|error| StartError::Probe(error.to_string()))?;
-    let ids = info.devices.iter().map(|device| device.uuid).collect();
+    let folder = config.state_dir.as_deref();
+    let ids = match VmInfo::decode(bytes) {
+        Ok(info) => info.devices.iter().map(|device| device.uuid).collect(),
+        // To this crate it is opaque otherwise: only who shares devices has to know which they are.
+        Err(_) if folder.is_none() => Vec::new(),
+        Err(error) => return Err(StartError::Probe(error.to_string())),
+    };
     // Devices in software have the same processors for their work, whatever they are called.
     let shared = (probed.capabilities & regs::CAP_HARDWARE == 0).then_some("software");
-    let folder = config.state_dir.as_deref();
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder)
             .map_err(|source| StartError::Host { what: "state folder", source })?;

@@ -167,6 +167,7 @@ fn work_totals(vm: &Vm) -> WorkTotals {
         posted_errors: totals.posted_errors,
         bytes_staged: totals.bytes_staged,
         gpu_ms: u64::try_from(totals.gpu_time.as_millis()).unwrap_or(u64::MAX),
+        turn_wait_ms: u64::try_from(totals.turn_waits.total.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

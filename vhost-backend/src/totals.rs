@@ -25,6 +25,8 @@ pub struct WorkTotals {
     pub bytes_staged: u64,
     /// Milliseconds for which devices have had unfinished work, sessions and devices added up.
     pub gpu_ms: u64,
+    /// Milliseconds for which calls have waited for their VM's turn on a device.
+    pub turn_wait_ms: u64,
 }
 
 /// All totals; its `Display` is one line: `calls processed: N; name=value …`.
@@ -50,6 +52,7 @@ impl fmt::Display for Totals {
             ("posted_errors", work.posted_errors),
             ("bytes_staged", work.bytes_staged),
             ("gpu_ms", work.gpu_ms),
+            ("turn_wait_ms", work.turn_wait_ms),
             ("replies", work.replies),
             ("parks", work.parks),
             ("requests", device.requests),

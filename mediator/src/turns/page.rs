@@ -7,6 +7,7 @@ use std::time::Duration;
 use cuda_api::info::DEVICES_MAX;
 use rustix::thread::futex;
 
+use crate::GateWaits;
 use crate::atomics::{self, Atomics};
 
 /// What a worker's gate to a device says.
@@ -134,8 +135,8 @@ impl Layout {
         self.devices.iter().take(devices).map(busy).collect()
     }
 
-    /// How long calls have waited for a turn: in all, and how many for at least 0, 2, 4, 8 … microseconds but less than the next.
-    pub(crate) fn waits(&self) -> (Duration, [u64; WAIT_BUCKETS]) {
+    /// How long calls have waited for a turn.
+    pub(crate) fn waits(&self) -> GateWaits {
         let (mut total, mut counts) = (0u64, [0u64; WAIT_BUCKETS]);
         for device in &self.devices {
             total = total.saturating_add(device.wait_ns.load(Ordering::Relaxed));
@@ -143,7 +144,7 @@ impl Layout {
                 *count = count.saturating_add(bucket.load(Ordering::Relaxed));
             }
         }
-        (Duration::from_nanos(total), counts)
+        GateWaits { total: Duration::from_nanos(total), counts }
     }
 }
 
@@ -177,7 +178,7 @@ mod tests {
         for micros in [0, 1, 5, 7, u64::from(u32::MAX)] {
             device.count_wait(Duration::from_micros(micros));
         }
-        let (total, counts) = page.waits();
+        let GateWaits { total, counts } = page.waits();
         assert_eq!(total, Duration::from_micros(13 + u64::from(u32::MAX)));
         assert_eq!((counts[0], counts[2], counts[WAIT_BUCKETS - 1]), (2, 2, 1));
     }
