@@ -20,6 +20,7 @@
 #![deny(clippy::unwrap_used, clippy::panic)]
 
 pub mod access;
+pub mod account;
 pub mod calls;
 pub mod completion;
 pub mod graph_node;

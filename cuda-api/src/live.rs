@@ -11,7 +11,7 @@ use crate::info::DEVICES_MAX;
 use crate::wire::{Reader, Wire, take_all};
 
 /// Version of this encoding.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Sessions at most.
 const SESSIONS_MAX: usize = 1024;
 /// Numbers of a device at most.
@@ -120,6 +120,15 @@ pub struct SessionUse {
     pub device_bytes: Vec<u64>,
 }
 
+/// A device's memory as the VM has it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All that the VM may use: its quota, or all that the device has.
+    pub total: u64,
+    /// What its processes have allocated together. After the quota was lowered it may be more than `total`.
+    pub used: u64,
+}
+
 /// What the host's NVML says of the devices.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Readings {
@@ -136,6 +145,8 @@ pub struct Readings {
 pub struct Live {
     /// Of this blob; another one has another number.
     pub number: u64,
+    /// The devices' memory, by ordinal.
+    pub memory: Vec<DeviceMemory>,
     /// Sessions that are open.
     pub sessions: Vec<SessionUse>,
     /// A newer reading is on its way: ask again soon.
@@ -150,6 +161,11 @@ impl Live {
         let mut out = Vec::new();
         VERSION.put(&mut out);
         self.number.put(&mut out);
+        self.memory.len().put(&mut out);
+        for memory in &self.memory {
+            memory.total.put(&mut out);
+            memory.used.put(&mut out);
+        }
         self.sessions.len().put(&mut out);
         for session in &self.sessions {
             session.pid.put(&mut out);
@@ -175,6 +191,13 @@ impl Live {
             return Err(Malformed(format!("live information of version {version}, {VERSION} is known")));
         }
         let number = u64::take(&mut from)?;
+        let devices = usize::take(&mut from)?;
+        if devices > DEVICES_MAX {
+            return Err(Malformed(format!("memory of {devices} devices")));
+        }
+        let memory = (0..devices)
+            .map(|_| Ok(DeviceMemory { total: u64::take(&mut from)?, used: u64::take(&mut from)? }))
+            .collect::<Result<_, Malformed>>()?;
         let count = usize::take(&mut from)?;
         if count > SESSIONS_MAX {
             return Err(Malformed(format!("{count} sessions")));
@@ -189,7 +212,7 @@ impl Live {
             return Err(Malformed("two halves of different blobs".into()));
         }
         take_all::<()>(&mut from)?;
-        Ok(Live { number, sessions, pending, readings })
+        Ok(Live { number, memory, sessions, pending, readings })
     }
 }
 
@@ -276,6 +299,7 @@ mod tests {
                 SessionUse { pid: 42, device_bytes: vec![1 << 30, UNKNOWN_BYTES] },
                 SessionUse { pid: 43, device_bytes: Vec::new() },
             ],
+            memory: vec![DeviceMemory { total: 8, used: 9 }, DeviceMemory { total: 1 << 40, used: 0 }],
             pending: true,
             readings: Some(Readings {
                 release: "580.65.06".into(),

@@ -22,7 +22,7 @@ use crate::FILES_MAX;
 /// What an order asks for.
 pub(crate) mod kind {
     /// First order to every worker: tail is [`super::InitBody`] and the VM's device list. Descriptors: kick, wake,
-    /// counters, requests, turns, their notifier, and the profile's where the VM is profiled.
+    /// counters, requests, the VM page, turns, their notifier, and the profile's where the VM is profiled.
     pub(crate) const INIT: u32 = 1;
     /// First and only order to a probe: the same tail. Descriptor: the file for the information blob.
     pub(crate) const PROBE: u32 = 2;
@@ -98,7 +98,8 @@ pub(crate) struct InitBody {
     pub(crate) spin_us: u64,
     /// 1 if the executor is to be initialised before a session is opened, which then brings no environment.
     pub(crate) initialise: u32,
-    pub(crate) reserved: u32,
+    /// The worker's slot in the VM page; 0 in a probe, which has none.
+    pub(crate) slot: u32,
 }
 
 /// Tail of OPEN.

@@ -291,7 +291,11 @@ fn soft(setup: &WorkerSetup) -> Result<Soft, SetupError> {
         uuid,
         ..SoftConfig::default()
     };
-    let made = Soft::new(config).map(|soft| match &setup.output {
+    let made = match &setup.account {
+        Some(account) => Soft::on(config, Arc::clone(account)),
+        None => Soft::new(config),
+    };
+    let made = made.map(|soft| match &setup.output {
         Some(output) => soft.with_output(Arc::clone(output)),
         None => soft,
     });
@@ -336,6 +340,16 @@ fn on_gpu<T>(
     })
 }
 
+/// Reads a probe's blob. None: it is not one of this program's.
+pub(crate) fn decode_info(blob: &[u8]) -> Option<VmInfo> {
+    // It is read where its words are aligned.
+    let mut words = vec![0u64; blob.len().div_ceil(8)];
+    let bytes = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
+    let (bytes, _) = bytes.split_at_mut_checked(blob.len())?;
+    bytes.copy_from_slice(blob);
+    VmInfo::decode(bytes).ok()
+}
+
 fn probed(info: &VmInfo, capabilities: u32) -> Probe {
     Probe {
         device_count: u32::try_from(info.devices.len()).unwrap_or(0),
@@ -363,19 +377,15 @@ impl WorkerProgram for Program {
     }
 
     fn probe(self, setup: &WorkerSetup) -> Result<Probe, SetupError> {
-        match on_gpu(setup, executor_cuda::probe)? {
+        // A GPU as large as it is: what the VM is shown of it is the supervisor's to say.
+        match on_gpu(setup, |_| executor_cuda::probe(executor_cuda::Config::default()))? {
             Some(info) => Ok(probed(&info, regs::CAP_HARDWARE)),
             None => Ok(probed(&soft(setup)?.vm_info(), 0)),
         }
     }
 
     fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
-        // A blob is read where its words are aligned.
-        let mut words = vec![0u64; info.len().div_ceil(8)];
-        let bytes = zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice());
-        let (bytes, _) = bytes.split_at_mut_checked(info.len())?;
-        bytes.copy_from_slice(info);
-        let opened = VmInfo::decode(bytes).map_err(|error| error.to_string());
+        let opened = decode_info(info).ok_or_else(|| "the blob cannot be read".to_owned());
         match opened.and_then(|info| executor_cuda::Nvml::open(&info)) {
             Ok(nvml) => Some(Box::new(move || nvml.read().encode())),
             Err(error) => {
@@ -392,7 +402,8 @@ impl WorkerProgram for Program {
             let staged =
                 staged.map(|staged| Box::new(move |bytes| staged.add(bytes)) as executor_cuda::Staged);
             let (sharing, output) = (setup.sharing.clone(), setup.output.clone());
-            Ok(Cuda::new(started, Services { staged, sharing, output, completion: setup.completion.clone() }))
+            let (account, completion) = (setup.account.clone(), setup.completion.clone());
+            Ok(Cuda::new(started, Services { account, staged, sharing, output, completion }))
         };
         match on_gpu(&setup, gpu)? {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),

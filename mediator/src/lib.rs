@@ -33,6 +33,7 @@ mod call;
 mod channel;
 mod config;
 mod counters;
+mod devices;
 mod environment;
 pub mod executor;
 mod monitor;
@@ -47,6 +48,7 @@ mod settings;
 mod sharing;
 mod turns;
 mod vm;
+mod vm_page;
 pub mod worker;
 
 pub use call::{CallHandler, Frame, Malformed, StagingMemory};

@@ -20,6 +20,7 @@ use zerocopy::FromBytes;
 
 use crate::channel::{Answer, ProbeAnswer};
 use crate::process::{self, Ahead, ReaderProcess, WorkerProcess};
+use crate::vm_page::VmPage;
 use crate::{ExecutorKind, VmConfig};
 
 /// How long after a worker was taken another one is started in its place, while there is still one of its kind: the driver's
@@ -42,12 +43,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// `notifier` is by which workers speak to [`crate::turns`].
-    pub(crate) fn start(config: VmConfig, notifier: Arc<OwnedFd>) -> Result<Self> {
+    /// `page` and `notifier` are what all workers share: the VM's page, and by which they speak to [`crate::turns`].
+    pub(crate) fn start(config: VmConfig, page: Arc<VmPage>, notifier: Arc<OwnedFd>) -> Result<Self> {
         let (requests, receiver) = channel();
         let thread = std::thread::Builder::new()
             .name(format!("vm{}-pool", config.vm_id))
-            .spawn(move || serve(config, &receiver, &notifier))?;
+            .spawn(move || serve(config, &page, &notifier, &receiver))?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
@@ -94,7 +95,7 @@ impl Drop for Pool {
     }
 }
 
-fn serve(mut config: VmConfig, requests: &Receiver<Request>, notifier: &OwnedFd) {
+fn serve(mut config: VmConfig, page: &Arc<VmPage>, notifier: &OwnedFd, requests: &Receiver<Request>) {
     let mut stock = Stock::default();
     // Nothing is kept before somebody has asked for something, and nothing more after a failure, until the next request.
     let mut refill = false;
@@ -119,7 +120,7 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>, notifier: &OwnedFd)
             }
             (Ok(Request::Take { ahead, answer }), _) => {
                 let ready = stock.take(ahead, WorkerProcess::is_running);
-                let start = || WorkerProcess::start(&config, Ahead::Loaded, notifier);
+                let start = || WorkerProcess::start(&config, page, notifier, Ahead::Loaded);
                 let _ = answer.send(ready.map_or_else(start, Ok));
                 refill = true;
             }
@@ -128,7 +129,7 @@ fn serve(mut config: VmConfig, requests: &Receiver<Request>, notifier: &OwnedFd)
                 let _ = answer.send(ReaderProcess::start(&config, &info));
             }
             (Err(RecvTimeoutError::Timeout), Some(Missing { ahead, .. })) => {
-                match WorkerProcess::start(&config, ahead, notifier) {
+                match WorkerProcess::start(&config, page, notifier, ahead) {
                     Ok(worker) => stock.put(ahead, worker),
                     Err(error) => {
                         log::error!("no worker can be kept ready: {error}");

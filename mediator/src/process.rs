@@ -4,8 +4,8 @@ use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pci_layout::event;
@@ -19,6 +19,7 @@ use crate::channel::{self, Answer, InitBody, NoAnswer, OrderHeader, kind};
 use crate::counters::CounterPage;
 use crate::profile::Profile;
 use crate::turns::TurnPage;
+use crate::vm_page::{Slot, VmPage};
 use crate::worker::exit;
 use crate::{VmConfig, environment};
 
@@ -57,7 +58,14 @@ pub(crate) struct Child {
     pid: Pid,
     pidfd: OwnedFd,
     socket: OwnedFd,
-    ended: Mutex<Option<Exit>>,
+    ended: Mutex<Ended>,
+}
+
+/// How a process ended, once it has been reaped; and what it has until then.
+#[derive(Default)]
+struct Ended {
+    exit: Option<Exit>,
+    slot: Option<Slot>,
 }
 
 impl Child {
@@ -90,7 +98,7 @@ impl Child {
                 return Err(error.into());
             }
         };
-        Ok(Self { pid, pidfd, socket, ended: Mutex::new(None) })
+        Ok(Self { pid, pidfd, socket, ended: Mutex::default() })
     }
 
     /// Sends an order and waits for its answer.
@@ -144,7 +152,7 @@ impl Child {
     /// Kills the process if it still runs and waits until it is gone, memory and all.
     pub(crate) fn kill_and_reap(&self) -> Exit {
         let mut ended = self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(exit) = *ended {
+        if let Some(exit) = ended.exit {
             return exit;
         }
         self.kill();
@@ -163,7 +171,9 @@ impl Child {
                 Exit::Unknown
             }
         };
-        *ended = Some(exit);
+        ended.exit = Some(exit);
+        // Once, and not before: what it had of the VM's account is free now.
+        drop(ended.slot.take());
         exit
     }
 }
@@ -230,20 +240,29 @@ pub(crate) struct WorkerProcess {
 
 impl WorkerProcess {
     /// Starts a worker and tells it whose it will be; see [`Child::start`] for the thread.
-    pub(crate) fn start(config: &VmConfig, ahead: Ahead, notifier: &OwnedFd) -> Result<Self> {
+    pub(crate) fn start(
+        config: &VmConfig,
+        page: &Arc<VmPage>,
+        notifier: &OwnedFd,
+        ahead: Ahead,
+    ) -> Result<Self> {
+        let slot = page.slot().ok_or_else(|| std::io::Error::other("the VM has too many workers"))?;
+        let number = slot.number();
         let child = Child::start(config, WORKER_WORD)?;
+        child.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).slot = Some(slot);
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, wake) = (eventfd()?, eventfd()?);
         let (counters, file) = CounterPage::create()?;
         let (requests, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let tail = init_tail(config, ahead);
+        let tail = init_tail(config, ahead, number);
         let (turns, turns_file) = TurnPage::create()?;
         let mut files = vec![
             kick.as_fd(),
             wake.as_fd(),
             file.as_fd(),
             theirs.as_fd(),
+            page.file(),
             turns_file.as_fd(),
             notifier.as_fd(),
         ];
@@ -363,7 +382,7 @@ impl ReaderProcess {
     }
 }
 
-fn init_tail(config: &VmConfig, ahead: Ahead) -> Vec<u8> {
+fn init_tail(config: &VmConfig, ahead: Ahead, slot: u32) -> Vec<u8> {
     let body = InitBody {
         executor: config.executor.number(),
         vm_id: config.vm_id,
@@ -374,7 +393,7 @@ fn init_tail(config: &VmConfig, ahead: Ahead) -> Vec<u8> {
         soft_devices: config.soft_devices,
         spin_us: u64::try_from(config.spin.as_micros()).unwrap_or(u64::MAX),
         initialise: u32::from(ahead == Ahead::Initialised),
-        reserved: 0,
+        slot,
     };
     let mut tail = body.as_bytes().to_vec();
     tail.extend_from_slice(config.visible_devices.as_deref().unwrap_or_default().as_bytes());
@@ -384,7 +403,7 @@ fn init_tail(config: &VmConfig, ahead: Ahead) -> Vec<u8> {
 /// Starts the program as a probe, which writes the information blob to `output`, and waits for its answer.
 pub(crate) fn probe(config: &VmConfig, output: BorrowedFd<'_>) -> std::result::Result<Answer, String> {
     let child = Child::start(config, PROBE_WORD).map_err(|error| format!("{:?}: {error}", config.program))?;
-    let tail = init_tail(config, Ahead::Loaded);
+    let tail = init_tail(config, Ahead::Loaded, 0);
     let asked = child.ask(OrderHeader::new(kind::PROBE), &tail, &[output], config.limits.probe);
     asked.map_err(|error| {
         let exit = child.kill_and_reap();

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cuda_api::info::{DEVICES_MAX, VmInfo};
-use cuda_api::live::{Live, SessionUse, UNKNOWN_BYTES};
+use cuda_api::info::DEVICES_MAX;
+use cuda_api::live::{Live, SessionUse};
 use pci_layout::{control, event, regs, ring};
 use rustix::fs::MemfdFlags;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::channel::{self, OrderHeader, ProbeAnswer, kind};
+use crate::devices::Devices;
 use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
@@ -23,6 +24,7 @@ use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
 use crate::turns::{self, Turns};
+use crate::vm_page::VmPage;
 use crate::{Done, Events, Open, Piece, SessionError, Settings, StartError, Totals, VmConfig};
 
 /// Longest information blob that a probe may make, in bytes.
@@ -30,7 +32,7 @@ pub const PROBE_INFO_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the probe said.
 pub(crate) struct Probed {
-    info: Vec<u8>,
+    devices: Devices,
     capabilities: u32,
     device_count: u32,
     pub(crate) fingerprint: [u8; 16],
@@ -67,11 +69,14 @@ pub(crate) struct Shared {
     pub(crate) monitor: Monitor,
     pub(crate) pool: Pool,
     pub(crate) turns: Turns,
+    page: Arc<VmPage>,
     /// What the sessions share.
     pub(crate) tokens: Arc<Tokens>,
     /// Where the VM is profiled.
     profiles: Option<Profiles>,
     table: Mutex<Table>,
+    /// What the guest is told of its devices, as of now.
+    info: Mutex<Arc<[u8]>>,
     live: Mutex<LastLive>,
     readings: Reader,
     stopped: AtomicBool,
@@ -176,8 +181,10 @@ impl Vm {
         let profiles = config.profile.as_deref().map(Profiles::new).transpose();
         let profiles = profiles.map_err(host("folder for profiles"))?;
         let monitor = Monitor::start(config.vm_id).map_err(host("monitor thread"))?;
+        let page = VmPage::create(&config.settings).map_err(host("VM page"))?;
         let notifier = Arc::new(turns::notifier().map_err(host("eventfd"))?);
-        let pool = Pool::start(config.clone(), Arc::clone(&notifier)).map_err(host("pool thread"))?;
+        let pool = Pool::start(config.clone(), Arc::clone(&page), Arc::clone(&notifier));
+        let pool = pool.map_err(host("pool thread"))?;
         let probed = probe(&pool)?;
         let settings = Arc::new(RwLock::new(config.settings));
         let turns = take_part(&config, &probed, notifier, &settings)?;
@@ -186,9 +193,13 @@ impl Vm {
             config.vm_id,
             probed.device_count,
             probed.capabilities,
-            probed.info.len()
+            probed.devices.blob().len()
         );
         let readings = Reader::new(probed.capabilities & regs::CAP_HARDWARE != 0);
+        let quota = config.settings.vram_bytes;
+        probed.devices.name_in(&page);
+        page.set_quota(probed.devices.allowed(quota));
+        let shown = probed.devices.shown(quota);
         let shared = Shared {
             settings,
             config,
@@ -197,9 +208,11 @@ impl Vm {
             monitor,
             pool,
             turns,
+            page,
             tokens: Arc::default(),
             profiles,
             table: Mutex::default(),
+            info: Mutex::new(shown),
             live: Mutex::default(),
             readings,
             stopped: AtomicBool::new(false),
@@ -208,9 +221,10 @@ impl Vm {
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
-    /// The device and VM information for READ_INFO, as the worker program made it.
-    pub fn info(&self) -> &[u8] {
-        &self.shared.probed.info
+    /// The device and VM information for READ_INFO, as the worker program made it, with as much memory as the quota leaves of each device
+    /// now.
+    pub fn info(&self) -> Arc<[u8]> {
+        Arc::clone(&self.shared.info.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The `CAP_` bits.
@@ -232,8 +246,10 @@ impl Vm {
     /// is what workers and the devices' reader have said so far.
     pub fn live_info(&self, anew: bool) -> Arc<[u8]> {
         let made = anew.then(|| {
-            let (readings, pending) = self.shared.readings.look(&self.shared.pool, &self.shared.probed.info);
-            Live { sessions: self.sessions_in_use(), pending, readings, ..Live::default() }
+            let (readings, pending) =
+                self.shared.readings.look(&self.shared.pool, self.shared.probed.devices.blob());
+            let memory = self.shared.probed.devices.memory(&self.shared.page, self.settings().vram_bytes);
+            Live { memory, sessions: self.sessions_in_use(), pending, readings, ..Live::default() }
         });
         let mut last = self.shared.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(made) = made {
@@ -244,17 +260,12 @@ impl Vm {
     }
 
     fn sessions_in_use(&self) -> Vec<SessionUse> {
-        let probed = &self.shared.probed;
-        let devices = usize::try_from(probed.device_count).unwrap_or(0);
-        // A driver counts a session's memory as a whole, and a session may have chosen among the devices.
-        let known = probed.capabilities & regs::CAP_HARDWARE == 0 || devices == 1;
+        let devices = usize::try_from(self.shared.probed.device_count).unwrap_or(0);
         let table = self.shared.table();
         let serving = table.open.values().filter(|entry| entry.control.served.load(Ordering::Relaxed));
         serving
             .filter_map(|entry| {
-                let counters = entry.control.worker.get()?.counters();
-                let told = counters.device_bytes(devices);
-                let device_bytes = if known { told } else { vec![UNKNOWN_BYTES; told.len()] };
+                let device_bytes = entry.control.worker.get()?.counters().device_bytes(devices);
                 Some(SessionUse { pid: entry.pid, device_bytes })
             })
             .collect()
@@ -498,7 +509,13 @@ impl Vm {
     /// The name of the first setting that is out of its range; then nothing is changed.
     pub fn change_settings(&self, settings: Settings) -> Result<(), &'static str> {
         settings.check()?;
-        *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        // Under the lock: of two changes the later one is what workers and guests are told.
+        let mut current = self.shared.settings.write().unwrap_or_else(PoisonError::into_inner);
+        *current = settings;
+        let devices = &self.shared.probed.devices;
+        self.shared.page.set_limits(&settings);
+        self.shared.page.set_quota(devices.allowed(settings.vram_bytes));
+        *self.shared.info.lock().unwrap_or_else(PoisonError::into_inner) = devices.shown(settings.vram_bytes);
         Ok(())
     }
 
@@ -526,16 +543,12 @@ fn take_part(
     notifier: Arc<OwnedFd>,
     settings: &Arc<RwLock<Settings>>,
 ) -> Result<Turns, StartError> {
-    // A blob is read where its words are aligned.
-    let mut words = vec![0u64; probed.info.len().div_ceil(8)];
-    let (bytes, _) = words.as_mut_bytes().split_at_mut(probed.info.len());
-    bytes.copy_from_slice(&probed.info);
     let folder = config.state_dir.as_deref();
-    let ids = match VmInfo::decode(bytes) {
-        Ok(info) => info.devices.iter().map(|device| device.uuid).collect(),
+    let ids = match probed.devices.uuids() {
+        Some(ids) => ids,
         // To this crate it is opaque otherwise: only who shares devices has to know which they are.
-        Err(_) if folder.is_none() => Vec::new(),
-        Err(error) => return Err(StartError::Probe(error.to_string())),
+        None if folder.is_none() => Vec::new(),
+        None => return Err(StartError::Probe("the information about the devices cannot be read".to_owned())),
     };
     // Devices in software have the same processors for their work, whatever they are called.
     let shared = (probed.capabilities & regs::CAP_HARDWARE == 0).then_some("software");
@@ -567,5 +580,6 @@ fn probe(pool: &Pool) -> Result<Probed, StartError> {
     let mut info = vec![0; len];
     channel::read_exact_at(&output, &mut info).map_err(|error| failed(format!("information: {error}")))?;
     let ProbeAnswer { capabilities, device_count, fingerprint, .. } = said;
-    Ok(Probed { info, capabilities, device_count, fingerprint })
+    let devices = Devices::new(info, capabilities & regs::CAP_HARDWARE != 0);
+    Ok(Probed { devices, capabilities, device_count, fingerprint })
 }

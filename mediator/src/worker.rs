@@ -35,6 +35,7 @@ mod window;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use cuda_api::account::Account;
 use cuda_api::completion::Completion;
 use cuda_api::output::DeviceOutput;
 use cuda_api::sharing::Sharing;
@@ -73,7 +74,7 @@ pub struct WorkerSetup {
     pub vm_id: u32,
     /// The VM's priority, a `PRIORITY_` value.
     pub priority: u32,
-    /// The VM's VRAM quota in bytes.
+    /// The VM's VRAM quota in bytes when the worker was started; `account` has it as it is.
     pub vram_bytes: Option<u64>,
     /// Devices that the software executor shows.
     pub soft_devices: u32,
@@ -83,6 +84,8 @@ pub struct WorkerSetup {
     pub pid: u32,
     /// User id in the guest, for logs; 0 in a probe.
     pub uid: u32,
+    /// Where the session's device memory is counted, with that of the VM's other sessions; None in a probe.
+    pub account: Option<Arc<dyn Account>>,
     /// Where the handler counts what it moved through staging buffers; None in a probe.
     pub staged: Option<StagedBytes>,
     /// Through whom the session shares with others of its VM; None in a probe.

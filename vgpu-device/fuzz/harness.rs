@@ -91,8 +91,8 @@ fn check(pieces: &[Piece], len: u64) {
 }
 
 impl Sessions for Mediator {
-    fn info(&self) -> &[u8] {
-        &[0x5a; 100]
+    fn info(&self) -> std::sync::Arc<[u8]> {
+        [0x5a; 100].into()
     }
     fn live_info(&self, _: bool) -> std::sync::Arc<[u8]> {
         [0xa5; 50].into()

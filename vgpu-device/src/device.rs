@@ -234,7 +234,7 @@ impl Device {
                 };
                 let wanted = match offset.checked_sub(INFO_LIVE) {
                     Some(offset) => part(&self.sessions.live_info(offset == 0), offset),
-                    None => part(self.sessions.info(), offset),
+                    None => part(&self.sessions.info(), offset),
                 };
                 responder.body(&wanted);
             }

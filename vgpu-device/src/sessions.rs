@@ -106,7 +106,7 @@ pub type Done = Box<dyn FnOnce(Result<(), SessionError>) + Send>;
 /// yet closed (or is being opened).
 pub trait Sessions: Send + Sync {
     /// The blob that READ_INFO carries; only the guest's libraries read it.
-    fn info(&self) -> &[u8];
+    fn info(&self) -> Arc<[u8]>;
     /// The blob of what changes meanwhile, from INFO_LIVE on: what is known, without asking anybody. It is made `anew` where its
     /// beginning is read, and is what was made last where another part is.
     fn live_info(&self, anew: bool) -> Arc<[u8]>;

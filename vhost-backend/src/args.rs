@@ -63,7 +63,7 @@ pub struct Args {
     /// Folder in which the daemons of this host agree on who uses a GPU when, e.g. /run/vgpu; all need the same one
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Device memory that the VM may use, e.g. 16GiB; without it there is no limit
+    /// Device memory that all the VM's processes may use together, on each device, e.g. 16GiB; without it there is no limit
     #[arg(long, value_name = "SIZE", value_parser = size)]
     vram: Option<u64>,
     /// Who carries calls out: the real GPU, or a device in software

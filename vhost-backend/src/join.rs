@@ -21,8 +21,8 @@ struct Joined {
     vm: RwLock<Option<Arc<Vm>>>,
     /// What the workers had done when the VM was shut down.
     last: RwLock<WorkTotals>,
-    /// What does not change, kept here so that it outlives the VM.
-    info: Vec<u8>,
+    /// What was known at the start, kept here so that it outlives the VM.
+    info: Arc<[u8]>,
     capabilities: u32,
     device_count: u32,
     fingerprint: [u8; 16],
@@ -72,7 +72,7 @@ impl Joint {
             return Err(StartError::Gpus { list: config.gpus.join(","), found });
         }
         let joined = Arc::new(Joined {
-            info: vm.info().to_vec(),
+            info: vm.info(),
             capabilities: vm.capabilities(),
             device_count: vm.device_count(),
             fingerprint: vm.fingerprint(),
@@ -207,8 +207,8 @@ fn pieces(pieces: Vec<Piece>) -> Vec<mediator::Piece> {
 }
 
 impl Sessions for Joined {
-    fn info(&self) -> &[u8] {
-        &self.info
+    fn info(&self) -> Arc<[u8]> {
+        self.vm().map_or_else(|| Arc::clone(&self.info), |vm| vm.info())
     }
 
     fn live_info(&self, anew: bool) -> Arc<[u8]> {

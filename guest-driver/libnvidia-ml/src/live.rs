@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use cuda_api::live::{Live, Readings, SessionUse, UNKNOWN_BYTES};
+use cuda_api::live::{DeviceMemory, Live, Readings, SessionUse, UNKNOWN_BYTES};
 
 use crate::answer::{Answer, Return};
 use crate::machine::Gpu;
@@ -103,11 +103,9 @@ pub fn bytes_on(session: &SessionUse, gpu: &Gpu) -> Option<u64> {
     }
 }
 
-/// The bytes of the VM's processes on a device; None where the daemon does not know them of each.
-pub fn used(live: &Live, gpu: &Gpu) -> Option<u64> {
-    let sum =
-        live.sessions.iter().try_fold(0u64, |sum, session| Some(sum.saturating_add(bytes_on(session, gpu)?)));
-    sum.map(|sum| sum.min(gpu.info.total_memory_bytes))
+/// A device's memory as the VM has it; None where the daemon does not know it.
+pub fn memory(live: &Live, gpu: &Gpu) -> Option<DeviceMemory> {
+    live.memory.get(gpu.ordinal).copied()
 }
 
 #[cfg(test)]
@@ -136,8 +134,10 @@ pub(crate) mod tests {
         let machine = two();
         let (unknown, known) = (&machine.gpus[0], &machine.gpus[1]);
         assert_eq!((known.ordinal, unknown.ordinal), (0, 1));
-        assert_eq!(used(&some(), known), Some(known.info.total_memory_bytes));
-        assert_eq!(used(&some(), unknown), None);
-        assert_eq!(used(&Live::default(), unknown), Some(0));
+        let all = some();
+        let [first, second] = &all.sessions[..] else { panic!("two sessions") };
+        assert_eq!(bytes_on(first, known), Some(1 << 20));
+        assert_eq!(bytes_on(second, known), Some(known.info.total_memory_bytes));
+        assert_eq!(bytes_on(second, unknown), None);
     }
 }

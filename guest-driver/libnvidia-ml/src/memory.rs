@@ -1,4 +1,5 @@
-//! Device memory. All of it is what CUDA says; what is free is what the host's NVML says, but no more than the VM's processes have left.
+//! Device memory. All of it is the VM's quota, or the device's; what is free is what the host's NVML says, but no more than the VM's
+//! processes have left. cuMemGetInfo says the same.
 
 use cuda_api::live::{Live, number};
 
@@ -31,8 +32,9 @@ pub struct MemoryV2 {
 /// # Errors
 /// NOT_SUPPORTED where nobody knows.
 fn measure(live: &Live, gpu: &Gpu) -> Answer<Memory> {
-    let total = gpu.info.total_memory_bytes;
-    let left = live::used(live, gpu).map(|used| total.saturating_sub(used));
+    let of_vm = live::memory(live, gpu);
+    let total = of_vm.map_or(gpu.info.total_memory_bytes, |of_vm| of_vm.total);
+    let left = of_vm.map(|of_vm| total.saturating_sub(of_vm.used));
     let free = live::number_of(live.readings.as_ref(), gpu, number::MEMORY_FREE);
     let free = match (left, free) {
         (Some(left), Some(free)) => left.min(free),
@@ -66,7 +68,9 @@ pub unsafe fn info_v2(_: &Machine, gpu: &Gpu, memory: *mut MemoryV2) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::tests::{readings, some};
+    use cuda_api::live::DeviceMemory;
+
+    use crate::live::tests::readings;
     use crate::machine::tests::two;
 
     #[test]
@@ -75,10 +79,18 @@ mod tests {
         let machine = two();
         let gpu = &machine.gpus[1];
         let total = gpu.info.total_memory_bytes;
-        let one = Live { sessions: some().sessions[..1].to_vec(), ..Live::default() };
+        let with = |total, used| {
+            let nothing = DeviceMemory { total: 0, used: 0 };
+            let mut memory = vec![nothing; gpu.ordinal + 1];
+            memory[gpu.ordinal] = DeviceMemory { total, used };
+            Live { memory, ..Live::default() }
+        };
+        let one = with(total, 1 << 20);
         assert_eq!(measure(&one, gpu), Ok(Memory { total, free: total - (1 << 20), used: 1 << 20 }));
-        assert_eq!(measure(&some(), gpu), Ok(Memory { total, free: 0, used: total }));
-        assert_eq!(measure(&some(), &machine.gpus[0]), Err(Return::NOT_SUPPORTED));
+        assert_eq!(measure(&with(total, u64::MAX), gpu), Ok(Memory { total, free: 0, used: total }));
+        assert_eq!(measure(&Live::default(), gpu), Err(Return::NOT_SUPPORTED));
+        // The quota was changed since the program started.
+        assert_eq!(measure(&with(1 << 20, 0), gpu), Ok(Memory { total: 1 << 20, free: 1 << 20, used: 0 }));
 
         // What others use is not free either; what is free of more than the VM's share is not the VM's.
         let reading = |free| Some(readings(gpu, number::MEMORY_FREE, free));
@@ -87,6 +99,7 @@ mod tests {
         };
         assert_eq!(free(&one, reading(1 << 10)), Ok(1 << 10));
         assert_eq!(free(&one, reading(u64::MAX)), Ok(total - (1 << 20)));
-        assert_eq!(free(&Live::default(), reading(u64::MAX)), Ok(total));
+        assert_eq!(free(&with(total, 0), reading(u64::MAX)), Ok(total));
+        assert_eq!(free(&Live::default(), reading(1 << 10)), Ok(1 << 10));
     }
 }

@@ -318,7 +318,7 @@ chapter! { load_of_a_device
 
 chapter! { running_processes
     answered {
-        /// The VM's processes that have called cuInit, and what each has allocated. Where several GPUs are counted together: NOT_SUPPORTED.
+        /// The VM's processes that have called cuInit, and what each has allocated.
         device nvmlDeviceGetComputeRunningProcesses_v3(count: *mut c_uint, to: *mut ProcessV2) = processes::compute;
         /// As nvmlDeviceGetComputeRunningProcesses_v3.
         device nvmlDeviceGetComputeRunningProcesses_v2(count: *mut c_uint, to: *mut ProcessV2) = processes::compute;

@@ -25,6 +25,7 @@ use crate::counters::CounterPage;
 use crate::profile::Profile;
 use crate::sharing::Requests;
 use crate::turns::TurnPage;
+use crate::vm_page::WorkerPage;
 use crate::{CallHandler, ExecutorKind, environment};
 
 /// What INIT or PROBE says; the VM's device list goes into the environment.
@@ -48,12 +49,18 @@ pub(super) fn init_of(tail: &[u8]) -> Init {
         session: 0,
         pid: 0,
         uid: 0,
+        account: None,
         staged: None,
         sharing: None,
         output: None,
         completion: None,
     };
-    Init { setup, spin: Duration::from_micros(body.spin_us), initialise: body.initialise != 0 }
+    Init {
+        setup,
+        spin: Duration::from_micros(body.spin_us),
+        initialise: body.initialise != 0,
+        slot: body.slot,
+    }
 }
 
 /// What a worker knows before a session is opened.
@@ -62,6 +69,8 @@ pub(super) struct Init {
     spin: Duration,
     /// The executor is initialised ahead of the session.
     initialise: bool,
+    /// In the VM page.
+    slot: u32,
 }
 
 /// Initialises the executor ahead of the session, if that was asked for.
@@ -85,7 +94,7 @@ pub(super) fn initialise(program: &mut impl WorkerProgram, init: &Init, socket: 
 }
 
 /// Descriptors that come with every INIT.
-const INIT_FILES: usize = 6;
+const INIT_FILES: usize = 7;
 
 /// Serves a session from its OPEN to its end. `files` came with INIT.
 pub(super) fn serve<P: WorkerProgram>(
@@ -100,7 +109,8 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(profile) => profile,
         Err(error) => die(exit::HOST, &format!("the profile cannot be mapped: {error}")),
     };
-    let Ok([kick, wake, counters, requests, turns, notifier]) = <[OwnedFd; INIT_FILES]>::try_from(files)
+    let Ok([kick, wake, counters, requests, page, turns, notifier]) =
+        <[OwnedFd; INIT_FILES]>::try_from(files)
     else {
         die(exit::HOST, "the first order lacks descriptors");
     };
@@ -112,6 +122,11 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(page) => Turns::new(page, notifier),
         Err(error) => die(exit::HOST, &format!("the page of turns cannot be mapped: {error}")),
     };
+    let page = match WorkerPage::map(&page, init.slot) {
+        Ok(page) => page,
+        Err(error) => die(exit::HOST, &format!("the VM page cannot be mapped: {error}")),
+    };
+    init.setup.account = Some(page);
     init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
     if order.header.kind != kind::OPEN {

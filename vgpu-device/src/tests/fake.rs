@@ -118,8 +118,8 @@ pub const INFO: &[u8] = b"information that only libcuda reads";
 pub const LIVE: &[u8] = b"what changes meanwhile";
 
 impl Sessions for Fake {
-    fn info(&self) -> &[u8] {
-        INFO
+    fn info(&self) -> Arc<[u8]> {
+        INFO.into()
     }
     fn live_info(&self, _: bool) -> Arc<[u8]> {
         LIVE.into()

@@ -1,7 +1,7 @@
 //! A mediator that remembers, and gives out a descriptor to kick by.
 
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pci_layout::regs;
 use vgpu_device::{Done, Open, Piece, RegionId, RingId, RingPart, SessionError, SessionId, Sessions, Wake};
@@ -21,8 +21,8 @@ impl Fake {
 }
 
 impl Sessions for Fake {
-    fn info(&self) -> &[u8] {
-        b"information"
+    fn info(&self) -> Arc<[u8]> {
+        b"information".as_slice().into()
     }
 
     fn live_info(&self, _: bool) -> std::sync::Arc<[u8]> {

@@ -101,8 +101,8 @@ impl Fake {
 }
 
 impl Sessions for Fake {
-    fn info(&self) -> &[u8] {
-        INFO
+    fn info(&self) -> std::sync::Arc<[u8]> {
+        INFO.into()
     }
 
     fn live_info(&self, _: bool) -> std::sync::Arc<[u8]> {

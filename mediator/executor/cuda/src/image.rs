@@ -144,6 +144,11 @@ impl Given {
         self.image.bytes()
     }
 
+    /// About how many bytes of a device of this compute capability it takes (ten times the major number and the minor one).
+    pub(crate) fn device_bytes(&self, capability: u32) -> u64 {
+        footprint::device_bytes(self.bytes(), capability)
+    }
+
     /// What has to live as long as what was made of it: the driver may link the fatbins of a list at any time.
     pub(crate) fn kept(self: Arc<Self>) -> Option<Arc<Given>> {
         self.wrapper.is_some().then_some(self)
@@ -342,6 +347,7 @@ fn elf_is_whole(image: &[u8]) -> Option<()> {
     Some(())
 }
 
+mod footprint;
 mod objects;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cuda_api::CuResult;
 use cuda_api::access::DeviceAccess;
+use cuda_api::account::counted_bytes;
 use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
@@ -19,8 +20,8 @@ const EXTENTS_MAX: usize = 1 << 20;
 /// What a range is. `B` is what backs a mapped one.
 #[derive(Debug)]
 pub(crate) enum Kind<B> {
-    /// Device memory, in a context.
-    Device { context: u32 },
+    /// Device memory, in a context on a device.
+    Device { context: u32, device: i32 },
     /// Another process's device memory, opened in a context.
     Imported { context: u32 },
     /// A variable of a module or library in a context, which goes with either.
@@ -147,18 +148,19 @@ impl<B> Memory<B> {
         Ok(())
     }
 
-    pub(crate) fn add_device(&self, start: u64, len: u64, context: u32) -> CuResult<()> {
-        self.add(start, len, Kind::Device { context })
+    pub(crate) fn add_device(&self, start: u64, len: u64, context: u32, device: i32) -> CuResult<()> {
+        self.add(start, len, Kind::Device { context, device })
     }
 
-    /// Takes out device memory that starts here; its length.
-    pub(crate) fn remove_device(&self, start: u64) -> CuResult<u64> {
+    /// Takes out device memory that starts here; its length and its device.
+    pub(crate) fn remove_device(&self, start: u64) -> CuResult<(u64, i32)> {
         let mut maps = write(&self.maps);
-        match maps.extents.get(&start) {
-            Some(Extent { kind: Kind::Device { .. }, .. }) => {}
+        let found = match maps.extents.get(&start) {
+            Some(Extent { len, kind: Kind::Device { device, .. } }) => (*len, *device),
             _ => return Err(CUresult::INVALID_VALUE),
-        }
-        maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+        };
+        maps.extents.remove(&start);
+        Ok(found)
     }
 
     /// Memory that the driver's stream-ordered allocator gave. A graph that had something there has ended: the driver gives no
@@ -248,12 +250,12 @@ impl<B> Memory<B> {
         }
     }
 
-    /// A context's device memory and variables are gone: how many bytes of the session's share that were.
+    /// A context's device memory and variables are gone: how many bytes that counted.
     pub(crate) fn forget_context(&self, ended: u32) -> u64 {
         let mut bytes = 0u64;
         write(&self.maps).extents.retain(|_, extent| match extent.kind {
-            Kind::Device { context } if context == ended => {
-                bytes = bytes.saturating_add(extent.len);
+            Kind::Device { context, .. } if context == ended => {
+                bytes = bytes.saturating_add(counted_bytes(extent.len));
                 false
             }
             Kind::Variable { context, .. } | Kind::Imported { context } => context != ended,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
+use cuda_api::account::Hold;
 use cuda_api::types::{CUresult, FunctionInfo, Resource};
 
 use crate::context::Context;
@@ -117,6 +118,8 @@ pub(crate) struct Library {
     pub(crate) raw: Raw,
     /// What the driver may still read.
     pub(crate) _image: Option<Arc<Given>>,
+    /// About what its code takes of a device.
+    pub(crate) _hold: Hold,
 }
 
 impl Drop for Library {
@@ -135,6 +138,8 @@ pub(crate) struct Module {
     pub(crate) library: Option<Arc<Library>>,
     /// What the driver may still read.
     pub(crate) _image: Option<Arc<Given>>,
+    /// About what its code takes of the device; a library's counts there.
+    pub(crate) _hold: Option<Hold>,
 }
 
 impl Module {
@@ -216,22 +221,10 @@ impl Function {
     }
 }
 
-/// Bytes of the session's share of device memory, until it is dropped.
-pub(crate) struct Share {
-    pub(crate) bytes: u64,
-    pub(crate) used: Arc<AtomicU64>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 /// What an array is: memory of its own, or a part of something else, which it keeps alive.
 pub(crate) enum Belonging {
     /// Its own.
-    Whole { _share: Share },
+    Whole { _hold: Hold },
     /// A plane.
     Plane { of: Arc<Array> },
     /// A level.
@@ -257,7 +250,7 @@ impl Drop for Array {
 pub(crate) struct Mipmap {
     pub(crate) raw: Raw,
     pub(crate) context: Arc<Context>,
-    pub(crate) _share: Share,
+    pub(crate) _hold: Hold,
 }
 
 impl Drop for Mipmap {
@@ -304,8 +297,8 @@ pub(crate) struct Allocation {
     pub(crate) driver: &'static Driver,
     pub(crate) raw: u64,
     pub(crate) size: u64,
-    /// Device memory of the session: the allocation's bytes are part of it.
-    pub(crate) used: Arc<AtomicU64>,
+    /// Its bytes in the account; None for another process's, which counts there.
+    pub(crate) _hold: Option<Hold>,
 }
 
 impl Drop for Allocation {
@@ -313,6 +306,5 @@ impl Drop for Allocation {
         if self.driver.sticky() == 0 {
             let _ = self.driver.cuMemRelease(self.raw);
         }
-        self.used.fetch_sub(self.size, Ordering::AcqRel);
     }
 }

@@ -1,11 +1,12 @@
 //! The session's state, and what the worker asks of it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::Duration;
 
 use cuda_api::CuResult;
+use cuda_api::account::{Account, Alone, Hold};
 use cuda_api::completion::Completion;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::{DeviceInfo, VmInfo};
@@ -47,10 +48,10 @@ const LINKS_MAX: usize = 256;
 const GREENS_MAX: usize = 64;
 const RESOURCE_DESCS_MAX: usize = 4096;
 
-/// What the VM was given.
+/// What the VM was given when the worker was started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Config {
-    /// Device memory of a session at most, in bytes.
+    /// Device memory at most, on each device, in bytes. A session's account has it as it is.
     pub memory_bytes: Option<u64>,
 }
 
@@ -60,6 +61,8 @@ pub type Staged = Box<dyn Fn(u64) + Send + Sync>;
 /// What the worker does for its executor.
 #[derive(Default)]
 pub struct Services {
+    /// Where device memory is counted. None: the session has a quota of its own, [`Config::memory_bytes`].
+    pub account: Option<Arc<dyn Account>>,
     /// Counts what goes through staging.
     pub staged: Option<Staged>,
     /// Through whom sessions share.
@@ -74,7 +77,10 @@ pub struct Services {
 pub struct Cuda {
     pub(crate) driver: &'static Driver,
     info: VmInfo,
-    pub(crate) config: Config,
+    /// Where device memory is counted.
+    pub(crate) account: Arc<dyn Account>,
+    /// The account's number of each device of the driver's.
+    counted_as: Vec<usize>,
     pub(crate) contexts: RwLock<Contexts>,
     pub(crate) streams: Table<CUstream, Stream>,
     pub(crate) events: Table<CUevent, Event>,
@@ -97,10 +103,8 @@ pub struct Cuda {
     /// The managed variables that the guest has asked for: those in `memory`, while the driver has them.
     pub(crate) managed: ManagedVariables,
     pub(crate) pools: Table<CUmemoryPool, Pool>,
-    /// What pools have of the session's share.
+    /// What pools have of the VM's account.
     pub(crate) charges: Arc<Mutex<Charges>>,
-    /// Bytes of device memory that the session has.
-    pub(crate) used: Arc<AtomicU64>,
     pub(crate) images: Mutex<Images>,
     pub(crate) ipc: Ipc,
     pub(crate) output: Option<Arc<dyn DeviceOutput>>,
@@ -138,10 +142,15 @@ impl Cuda {
         let Started { driver, info, config } = started;
         let major = |device: &DeviceInfo| device.attribute(attribute::COMPUTE_CAPABILITY_MAJOR).unwrap_or(0);
         let majors = info.devices.iter().filter_map(|device| u32::try_from(major(device)).ok()).collect();
+        let account = services.account.unwrap_or_else(|| Alone::new(config.memory_bytes));
+        let counted_as =
+            |(ordinal, device): (usize, &DeviceInfo)| account.device_of(&device.uuid).unwrap_or(ordinal);
+        let counted_as = info.devices.iter().enumerate().map(counted_as).collect();
         Cuda {
             driver,
             info,
-            config,
+            account,
+            counted_as,
             contexts: RwLock::default(),
             streams: Table::new(STREAMS_MAX),
             events: Table::new(EVENTS_MAX),
@@ -164,7 +173,6 @@ impl Cuda {
             managed: ManagedVariables::default(),
             pools: Table::new(crate::calls::pools::POOLS_MAX),
             charges: Arc::default(),
-            used: Arc::default(),
             images: Mutex::default(),
             graph_state: Mutex::default(),
             captures: AtomicUsize::new(0),
@@ -252,26 +260,45 @@ impl Cuda {
         outcome
     }
 
+    /// The devices as the driver has them.
+    pub(crate) fn devices(&self) -> &[DeviceInfo] {
+        &self.info.devices
+    }
+
     /// There is one device: what is copied without a stream is in turn with the current context's work, and with no other device's.
     pub(crate) fn has_one_device(&self) -> bool {
         self.info.devices.len() == 1
     }
 
-    /// Takes device memory from the session's share; [`Cuda::give_back`] returns it.
-    pub(crate) fn take(&self, bytes: u64) -> CuResult<()> {
-        let most = self.config.memory_bytes.unwrap_or(u64::MAX);
-        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
-        let take = || self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok();
-        if take() {
+    /// The account's number of a device of the driver's.
+    pub(crate) fn counted_as(&self, device: i32) -> usize {
+        // One that is not known has no memory in the account.
+        usize::try_from(device).ok().and_then(|at| self.counted_as.get(at)).copied().unwrap_or(usize::MAX)
+    }
+
+    /// Takes memory of a device of the driver's from the VM's account; [`Cuda::give_back`] returns it.
+    pub(crate) fn take(&self, device: i32, bytes: u64) -> CuResult<()> {
+        let device = self.counted_as(device);
+        if self.account.take(device, bytes) {
             return Ok(());
         }
         // Pools may hold what nobody uses, as the driver knows as well when it runs out of memory.
         self.settle_reserves(true);
-        if take() { Ok(()) } else { Err(CUresult::OUT_OF_MEMORY) }
+        if self.account.take(device, bytes) { Ok(()) } else { Err(CUresult::OUT_OF_MEMORY) }
     }
 
-    pub(crate) fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
+    pub(crate) fn give_back(&self, device: i32, bytes: u64) {
+        self.account.give_back(self.counted_as(device), bytes);
+    }
+
+    /// Takes memory of a device for as long as what comes back lives.
+    pub(crate) fn hold(&self, device: i32, bytes: u64) -> CuResult<Hold> {
+        let number = self.counted_as(device);
+        if let Some(hold) = Hold::take(&self.account, number, bytes) {
+            return Ok(hold);
+        }
+        self.settle_reserves(true);
+        Hold::take(&self.account, number, bytes).ok_or(CUresult::OUT_OF_MEMORY)
     }
 
     /// A context's end: what belongs to it goes, then the driver's context by `how`.
@@ -306,7 +333,7 @@ impl Cuda {
         drop(self.mipmaps.remove_if(|object| is(&object.context)));
         drop(self.events.remove_if(|object| is(&object.context)));
         drop(self.streams.remove_if(|object| is(&object.context)));
-        self.give_back(self.memory.forget_context(context.id));
+        self.give_back(context.device, self.memory.forget_context(context.id));
         self.ipc.forget_context(context.id, |start| self.memory.device_at(start).is_ok());
         context.end();
         if thread.context().is_ok_and(is) {
@@ -370,9 +397,10 @@ impl Executor for Cuda {
         self.driver.sticky()
     }
 
-    /// All of it as the first device's: it is counted for the session as a whole.
     fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
-        tell(0, self.used.load(Ordering::Relaxed));
+        for device in &self.counted_as {
+            tell(*device, self.account.held(*device));
+        }
     }
 
     fn device_of(&self, thread: &Thread, context: u32) -> usize {

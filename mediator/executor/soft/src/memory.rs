@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
+use cuda_api::account::Account;
 use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
@@ -112,7 +113,6 @@ pub(crate) struct Found {
 /// The memory of a session.
 pub(crate) struct Memory {
     window: Window,
-    limit: u64,
     map: RwLock<Map>,
     usage: Usage,
 }
@@ -211,11 +211,11 @@ impl Memory {
     /// A device with `limit` bytes of memory, a multiple of a granule.
     #[cfg(test)]
     pub(crate) fn new(limit: u64) -> io::Result<Self> {
-        Self::of_devices(limit, 1)
+        Self::of_devices(limit, 1, &(cuda_api::account::Alone::new(Some(limit)) as Arc<dyn Account>))
     }
 
-    /// Devices with `limit` bytes of memory each, a multiple of a granule.
-    pub(crate) fn of_devices(limit: u64, count: usize) -> io::Result<Self> {
+    /// Devices with addresses for `limit` bytes of memory each, a multiple of a granule, and for as much as the account allows.
+    pub(crate) fn of_devices(limit: u64, count: usize, account: &Arc<dyn Account>) -> io::Result<Self> {
         // Guards and holes take addresses, not memory.
         let count = (count as u64).max(1);
         let most = WINDOW_BYTES_MAX.checked_div(count).unwrap_or(0) & !GRANULE_BYTES.wrapping_sub(1);
@@ -231,7 +231,10 @@ impl Memory {
             start..start.saturating_add(each)
         };
         let map = Map {
-            spaces: (0..count).map(|n| Space::new(part(n), limit)).collect(),
+            spaces: (0usize..)
+                .zip(0..count)
+                .map(|(device, n)| Space::new(part(n), account.clone(), device))
+                .collect(),
             homes: BTreeMap::new(),
             peers: BTreeSet::new(),
             allocations: BTreeMap::new(),
@@ -241,12 +244,18 @@ impl Memory {
             mappings: BTreeMap::new(),
             pools: Pools::default(),
         };
-        Ok(Memory { window, limit, map: RwLock::new(map), usage: Usage::default() })
+        Ok(Memory { window, map: RwLock::new(map), usage: Usage::default() })
     }
 
-    /// Free and total bytes of a device.
+    /// What this process has of a device, in bytes.
+    pub(crate) fn held(&self, device: usize) -> u64 {
+        read(&self.map).spaces.get(device).map_or(0, |space| space.account().held(device))
+    }
+
+    /// Free and total bytes of a device, for all processes of the VM.
     pub(crate) fn info(&self, device: usize) -> (u64, u64) {
-        (read(&self.map).room(device), self.limit)
+        let map = read(&self.map);
+        (map.room(device), map.spaces.get(device).map_or(0, Space::limit))
     }
 
     /// A context begins on a device.

@@ -2,20 +2,20 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use cuda_api::account::Hold;
 
 /// Memory without an address of its own. It counts as the device's as long as a handle or a mapping holds it.
 pub(crate) struct Physical {
     file: OwnedFd,
     device: usize,
     len: u64,
-    total: Arc<AtomicU64>,
+    _hold: Hold,
 }
 
 impl Physical {
-    /// `len` bytes of a device, zeroed, counted in `total`.
-    pub(crate) fn new(device: usize, len: u64, total: &Arc<AtomicU64>) -> io::Result<Self> {
+    /// `len` bytes of a device, zeroed, which were taken from the account.
+    pub(crate) fn new(device: usize, len: u64, hold: Hold) -> io::Result<Self> {
         // SAFETY: a name that lives as long as the call.
         let fd = unsafe { libc::memfd_create(c"vgpu-memory".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -28,8 +28,7 @@ impl Physical {
         if unsafe { libc::ftruncate(file.as_raw_fd(), size) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        total.fetch_add(len, Ordering::AcqRel);
-        Ok(Physical { file, device, len, total: total.clone() })
+        Ok(Physical { file, device, len, _hold: hold })
     }
 
     /// Whose memory it is.
@@ -45,11 +44,5 @@ impl Physical {
     /// What to map.
     pub(crate) fn file(&self) -> i32 {
         self.file.as_raw_fd()
-    }
-}
-
-impl Drop for Physical {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.len, Ordering::AcqRel);
     }
 }

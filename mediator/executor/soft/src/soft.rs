@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use cuda_api::CuResult;
+use cuda_api::account::{Account, Alone};
 use cuda_api::completion::Completion;
 use cuda_api::host::{Access, Base, Executor, StagingView};
 use cuda_api::info::VmInfo;
@@ -91,11 +92,21 @@ impl Soft {
     /// # Errors
     /// `InvalidInput` for memory of nothing or above [`crate::MEMORY_BYTES_MAX`]; what reserving addresses gave.
     pub fn new(config: SoftConfig) -> io::Result<Self> {
+        let account = Alone::new(Some(config.granted()?));
+        Self::on(config, account)
+    }
+
+    /// A device for one session, whose memory is counted in its VM's account. The account says how much there is, as of now; the
+    /// configuration how much there is at first.
+    ///
+    /// # Errors
+    /// As for [`Soft::new`].
+    pub fn on(config: SoftConfig, account: Arc<dyn Account>) -> io::Result<Self> {
         let total = config.granted()?;
         let info = attributes::vm_info(&config, total);
         let cores = config.threads();
         let devices = config.count();
-        let memory = Memory::of_devices(total, devices)?;
+        let memory = Memory::of_devices(total, devices, &account)?;
         let device_pools = Mutex::new(Pools::new(&memory, devices));
         Ok(Soft {
             device: Device::new(memory, cores),
@@ -283,8 +294,7 @@ impl Executor for Soft {
 
     fn device_bytes(&self, tell: &mut dyn FnMut(usize, u64)) {
         for device in 0..self.info.devices.len() {
-            let (free, total) = self.device.memory.info(device);
-            tell(device, total.saturating_sub(free));
+            tell(device, self.device.memory.held(device));
         }
     }
 

@@ -1,11 +1,12 @@
 //! Which addresses of the window are allocated, and which granules have to be memory for it. Bookkeeping only.
 //!
-//! What a granule holds is charged as a whole: the sum of the granules is exactly what the host can have to give.
+//! What a granule holds is charged to the VM's account as a whole: the sum of the granules is exactly what the host can have to give.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use cuda_api::account::Account;
 
 /// Memory is committed, returned and charged in these pieces. Bytes.
 pub(crate) const GRANULE_BYTES: u64 = 2 << 20;
@@ -35,10 +36,8 @@ pub(crate) struct Space {
     holes: BTreeMap<u64, u64>,
     /// Allocations that touch each granule.
     users: Vec<u32>,
-    committed: u64,
-    /// Bytes of memory that has no address here, or several: physical memory of virtual memory management.
-    elsewhere: Arc<AtomicU64>,
-    limit: u64,
+    account: Arc<dyn Account>,
+    device: usize,
 }
 
 fn up(value: u64, align: u64) -> Option<u64> {
@@ -46,12 +45,12 @@ fn up(value: u64, align: u64) -> Option<u64> {
 }
 
 impl Space {
-    /// All of `window` free; at most `limit` bytes of it may be memory at once.
-    pub(crate) fn new(window: Range<u64>, limit: u64) -> Self {
+    /// All of `window` free; as many bytes of it may be memory at once as the account of the device allows.
+    pub(crate) fn new(window: Range<u64>, account: Arc<dyn Account>, device: usize) -> Self {
         let granules =
             usize::try_from(window.end.saturating_sub(window.start).div_ceil(GRANULE_BYTES)).unwrap_or(0);
         let holes = BTreeMap::from([(window.start, window.end)]);
-        Space { window, holes, users: vec![0; granules], committed: 0, elsewhere: Arc::default(), limit }
+        Space { window, holes, users: vec![0; granules], account, device }
     }
 
     /// The address is one of the window's.
@@ -59,15 +58,20 @@ impl Space {
         self.window.contains(&address)
     }
 
-    /// Bytes that may still become memory.
-    pub(crate) fn room(&self) -> u64 {
-        let elsewhere = self.elsewhere.load(Ordering::Acquire);
-        self.limit.saturating_sub(self.committed).saturating_sub(elsewhere)
+    /// Bytes that the device has: whole granules of the quota.
+    pub(crate) fn limit(&self) -> u64 {
+        let quota = self.account.quota(self.device).unwrap_or(u64::MAX);
+        quota.saturating_sub(quota.rem_euclid(GRANULE_BYTES))
     }
 
-    /// Where memory is counted that lies outside of the window.
-    pub(crate) fn elsewhere(&self) -> &Arc<AtomicU64> {
-        &self.elsewhere
+    /// Bytes that may still become memory.
+    pub(crate) fn room(&self) -> u64 {
+        self.limit().saturating_sub(self.account.used(self.device))
+    }
+
+    /// Where memory is counted, also what lies outside of the window.
+    pub(crate) fn account(&self) -> &Arc<dyn Account> {
+        &self.account
     }
 
     /// Finds addresses, without memory.
@@ -115,7 +119,7 @@ impl Space {
         } else {
             (ALIGN_BYTES, up(len.max(1), ALIGN_BYTES)?.checked_add(GUARD_BYTES)?)
         };
-        if len > self.limit {
+        if len > self.limit() {
             return None;
         }
         let room = self.room();
@@ -130,6 +134,10 @@ impl Space {
             if bytes > room {
                 continue;
             }
+            if !self.account.take(self.device, bytes) {
+                // Another process of the VM was quicker.
+                return None;
+            }
             self.holes.remove(&hole);
             if start > hole {
                 self.holes.insert(hole, start);
@@ -140,7 +148,6 @@ impl Space {
             for users in self.users_of(start, len) {
                 *users = users.saturating_add(1);
             }
-            self.committed = self.committed.saturating_add(bytes);
             return Some(Placed { start, extent: start..past, fresh });
         }
         None
@@ -153,7 +160,7 @@ impl Space {
         }
         let idle = self.idle_granules(start, len);
         let bytes: u64 = idle.iter().map(|r| r.end.saturating_sub(r.start)).fold(0, u64::saturating_add);
-        self.committed = self.committed.saturating_sub(bytes);
+        self.account.give_back(self.device, bytes);
         self.free(extent);
         idle
     }
@@ -204,12 +211,14 @@ fn place(from: u64, len: u64, align: u64, avoid: &[Range<u64>]) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)] // one range is what is meant
 mod tests {
+    use cuda_api::account::Alone;
+
     use super::*;
 
     const BASE: u64 = 0x2a00_0000_0000;
 
     fn space() -> Space {
-        Space::new(BASE..BASE + (64 << 20), 16 << 20)
+        Space::new(BASE..BASE + (64 << 20), Alone::new(Some(16 << 20)), 0)
     }
 
     #[test]
@@ -225,7 +234,7 @@ mod tests {
         assert!(d.start >= c.start + (2 << 20) + GUARD_BYTES);
         assert_eq!(a.fresh, [BASE..BASE + GRANULE_BYTES]);
         assert!(b.fresh.is_empty());
-        assert_eq!(space.committed, 3 * GRANULE_BYTES);
+        assert_eq!(space.account().held(0), 3 * GRANULE_BYTES);
     }
 
     #[test]
@@ -235,7 +244,7 @@ mod tests {
         assert_eq!(space.allocate(1, &[]), None);
         let idle = space.release(big.start, 16 << 20, big.extent);
         assert_eq!(idle, [big.start..big.start + (16 << 20)]);
-        assert_eq!(space.committed, 0);
+        assert_eq!(space.account().held(0), 0);
         assert_eq!(space.holes, BTreeMap::from([(BASE, BASE + (64 << 20))]));
     }
 
@@ -250,7 +259,7 @@ mod tests {
         space.unreserve(a..a + (32 << 20));
         space.release(b.start, 2 << 20, b.extent);
         assert_eq!(space.holes, BTreeMap::from([(BASE, BASE + (64 << 20))]));
-        space.elsewhere().store(15 << 20, Ordering::Relaxed);
+        assert!(space.account().take(0, 15 << 20));
         assert_eq!(space.allocate(2 << 20, &[]), None);
     }
 

@@ -1,12 +1,13 @@
-//! Arrays: made by the driver from numbers, counted as device memory of the session's.
+//! Arrays: made by the driver from numbers, counted as device memory of the VM's.
 
 use std::sync::Arc;
 
 use cuda_api::CuResult;
+use cuda_api::account::{Hold, counted_bytes};
 use cuda_api::types::*;
 
 use crate::Cuda;
-use crate::objects::{Array, Belonging, Mipmap, Share};
+use crate::objects::{Array, Belonging, Mipmap};
 use crate::thread::Thread;
 
 /// CUDA_ARRAY3D_LAYERED and …_CUBEMAP: the depth counts layers.
@@ -56,11 +57,9 @@ impl Cuda {
         if mipmap.context.alive() { Ok(mipmap) } else { Err(CUresult::CONTEXT_IS_DESTROYED) }
     }
 
-    /// Takes an array's bytes from the session's share.
-    fn share(&self, array: &CUDA_ARRAY3D_DESCRIPTOR, levels: u32) -> CuResult<Share> {
-        let bytes = array_bytes(array, levels)?;
-        self.take(bytes)?;
-        Ok(Share { bytes, used: self.used.clone() })
+    /// Takes an array's bytes from the VM's account.
+    fn hold_array(&self, thread: &Thread, array: &CUDA_ARRAY3D_DESCRIPTOR, levels: u32) -> CuResult<Hold> {
+        self.hold(thread.context()?.device, counted_bytes(array_bytes(array, levels)?))
     }
 
     fn add_array(&self, thread: &Thread, handle: CUarray, raw: usize, belonging: Belonging) -> CuResult<()> {
@@ -79,10 +78,10 @@ impl Cuda {
         let CUDA_ARRAY_DESCRIPTOR { width, height, format, num_channels } = *array;
         let solid =
             CUDA_ARRAY3D_DESCRIPTOR { width, height, depth: 0, format, num_channels, flags: 0, reserved: 0 };
-        let share = self.share(&solid, 1)?;
+        let hold = self.hold_array(thread, &solid, 1)?;
         // SAFETY: a descriptor of numbers, for the time of the call.
         let (raw,) = unsafe { self.driver.cuArrayCreate_v2(array) }?;
-        self.add_array(thread, handle, raw, Belonging::Whole { _share: share })
+        self.add_array(thread, handle, raw, Belonging::Whole { _hold: hold })
     }
 
     pub(crate) fn make_array_3d(
@@ -93,10 +92,10 @@ impl Cuda {
     ) -> CuResult<()> {
         thread.context()?;
         self.arrays.check_free(handle)?;
-        let share = self.share(array, 1)?;
+        let hold = self.hold_array(thread, array, 1)?;
         // SAFETY: a descriptor of numbers, for the time of the call.
         let (raw,) = unsafe { self.driver.cuArray3DCreate_v2(array) }?;
-        self.add_array(thread, handle, raw, Belonging::Whole { _share: share })
+        self.add_array(thread, handle, raw, Belonging::Whole { _hold: hold })
     }
 
     pub(crate) fn make_mipmap(
@@ -108,10 +107,10 @@ impl Cuda {
     ) -> CuResult<()> {
         let context = thread.context()?.clone();
         self.mipmaps.check_free(handle)?;
-        let share = self.share(array, levels)?;
+        let hold = self.hold_array(thread, array, levels)?;
         // SAFETY: a descriptor of numbers, for the time of the call.
         let (raw,) = unsafe { self.driver.cuMipmappedArrayCreate(array, levels) }?;
-        self.mipmaps.add(handle, Arc::new(Mipmap { raw, context, _share: share }))
+        self.mipmaps.add(handle, Arc::new(Mipmap { raw, context, _hold: hold }))
     }
 
     pub(crate) fn plane(&self, thread: &Thread, handle: CUarray, of: CUarray, index: u32) -> CuResult<()> {

@@ -178,7 +178,7 @@ impl Host for Cuda {
     fn cuGraphLaunch(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
         self.check_memory_of_exec(&exec)?;
-        self.launch_charged(|| self.driver.cuGraphLaunch(exec.raw, stream.raw))
+        self.launch_charged(exec.context.device, || self.driver.cuGraphLaunch(exec.raw, stream.raw))
     }
 
     fn cuGraphUpload(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {

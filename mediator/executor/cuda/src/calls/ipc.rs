@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
@@ -161,8 +160,7 @@ impl Cuda {
         let descriptor = std::ptr::without_provenance_mut(number);
         // SAFETY: for this kind the address is a descriptor, which stays open meanwhile.
         let (raw,) = unsafe { self.driver.cuMemImportFromShareableHandle(descriptor, HANDLE_POSIX) }?;
-        let used = Arc::new(AtomicU64::new(len));
-        let allocation = Arc::new(Allocation { driver: self.driver, raw, size: len, used });
+        let allocation = Arc::new(Allocation { driver: self.driver, raw, size: len, _hold: None });
         let mut prop = CUmemAllocationProp {
             kind: 0,
             requested_handle_types: 0,

@@ -27,7 +27,7 @@ impl Cuda {
 impl Host for Cuda {
     fn cuLibraryLoadData(
         &self,
-        _: &mut Thread,
+        thread: &mut Thread,
         library: CUlibrary,
         image: u64,
         options: &[u8],
@@ -36,6 +36,8 @@ impl Host for Cuda {
     ) -> CuResult<Loaded> {
         self.libraries.check_free(library)?;
         let image = self.image(image)?;
+        // It is in no context yet; most programs have one device.
+        let hold = self.hold_code(thread.device(), &image)?;
         let mut options = Options::read(options, info_room, error_room)?;
         let (count, numbers, values) = options.arrays();
         let (at, begun) = (image.pointer(), Instant::now());
@@ -46,7 +48,7 @@ impl Host for Cuda {
             unsafe { self.driver.cuLibraryLoadData(at, numbers, values, count, none, no_values, 0) };
         let answer = self.loaded(outcome.map(|_| ()), &options, image.len(), begun);
         if let Ok((raw,)) = outcome {
-            let made = Library { driver: self.driver, raw, _image: image.kept() };
+            let made = Library { driver: self.driver, raw, _image: image.kept(), _hold: hold };
             self.libraries.add(library, Arc::new(made))?;
         }
         Ok(answer)
@@ -90,7 +92,8 @@ impl Host for Cuda {
         let library = self.libraries.get(library)?;
         self.modules.check_free(module)?;
         let (raw,) = self.driver.cuLibraryGetModule(library.raw)?;
-        self.modules.add(module, Arc::new(Module { raw, context, library: Some(library), _image: None }))
+        self.modules
+            .add(module, Arc::new(Module { raw, context, library: Some(library), _image: None, _hold: None }))
     }
 
     fn cuLibraryGetGlobal(

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use cuda_api::CuResult;
+use cuda_api::account::counted_bytes;
 use cuda_api::calls::memory::Host;
 use cuda_api::host::Access;
 use cuda_api::types::{pointer_attribute as attr, *};
@@ -86,20 +87,21 @@ impl Cuda {
 
 impl Host for Cuda {
     fn cuMemAlloc_v2(&self, thread: &mut Thread, size: usize, avoid: &[u8]) -> CuResult<CUdeviceptr> {
-        let context = thread.owner()?.id;
+        let owner = thread.owner()?;
+        let (context, device) = (owner.id, owner.device);
         let avoid = Avoid::read(avoid)?;
         let len = size as u64;
-        self.take(len)?;
+        self.take(device, counted_bytes(len))?;
         // Small allocations share blocks, also with what is to be avoided: a whole block is asked for then.
         let ask_for = if avoid.is_empty() { size } else { size.max(BLOCK_BYTES) };
         let ask = || self.driver.cuMemAlloc_v2(ask_for).map(|(at,)| at);
         let outcome = placed(&avoid, len, ask, |at| self.free(at)).and_then(|at| {
             // The driver gives whole granules: two allocations never overlap.
-            self.memory.add_device(at, len, context).map(|()| at).inspect_err(|_| {
+            self.memory.add_device(at, len, context, device).map(|()| at).inspect_err(|_| {
                 let _ = self.free(at);
             })
         });
-        outcome.inspect_err(|_| self.give_back(len))
+        outcome.inspect_err(|_| self.give_back(device, counted_bytes(len)))
     }
 
     fn cuMemFree_v2(&self, _: &mut Thread, dptr: CUdeviceptr) -> CuResult<()> {
@@ -109,18 +111,19 @@ impl Host for Cuda {
         if self.memory.freed_kind(dptr)? != FreedKind::Device {
             return self.free_pooled(dptr);
         }
-        let len = self.memory.remove_device(dptr)?;
+        let (len, device) = self.memory.remove_device(dptr)?;
         self.ipc.forget_memory(dptr);
         self.free(dptr)?;
-        self.give_back(len);
+        self.give_back(device, counted_bytes(len));
         Ok(())
     }
 
-    fn cuMemGetInfo_v2(&self, _: &mut Thread) -> CuResult<(usize, usize)> {
+    fn cuMemGetInfo_v2(&self, thread: &mut Thread) -> CuResult<(usize, usize)> {
         let (free, total) = self.driver.cuMemGetInfo_v2()?;
-        let Some(quota) = self.config.memory_bytes else { return Ok((free, total)) };
+        let device = self.counted_as(thread.context()?.device);
+        let Some(quota) = self.account.quota(device) else { return Ok((free, total)) };
         self.settle_reserves(false);
-        let left = quota.saturating_sub(self.used.load(std::sync::atomic::Ordering::Acquire));
+        let left = quota.saturating_sub(self.account.used(device));
         let least = |bytes: usize, most: u64| usize::try_from(most).map_or(bytes, |most| bytes.min(most));
         Ok((least(free, left), least(total, quota)))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cuda_api::CuResult;
+use cuda_api::account::{Hold, counted_bytes};
 use cuda_api::calls::{entry, module};
 use cuda_api::types::*;
 use cuda_api::wire::Bulk;
@@ -57,6 +58,18 @@ impl Cuda {
         let given = Arc::new(image.given());
         self.prints.look_at(&given);
         Ok(given)
+    }
+
+    /// Takes about what an image's code takes of a device.
+    pub(crate) fn hold_code(&self, device: i32, image: &Given) -> CuResult<Hold> {
+        let about = usize::try_from(device).ok().and_then(|at| self.devices().get(at));
+        let capability = about.map_or(0, |device| {
+            let number =
+                |attribute| device.attribute(attribute).ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+            let (major, minor) = (attribute::COMPUTE_CAPABILITY_MAJOR, attribute::COMPUTE_CAPABILITY_MINOR);
+            number(major).saturating_mul(10).saturating_add(number(minor))
+        });
+        self.hold(device, counted_bytes(image.device_bytes(capability)))
     }
 
     /// A load that came to its end, well or not: what it answers. The driver's reason goes to the log as well.
@@ -126,6 +139,7 @@ impl module::Host for Cuda {
         let context = thread.owner()?.clone();
         self.modules.check_free(module)?;
         let image = self.image(image)?;
+        let hold = Some(self.hold_code(context.device, &image)?);
         let mut options = Options::read(options, info_room, error_room)?;
         let (count, numbers, values) = options.arrays();
         let (at, begun) = (image.pointer(), Instant::now());
@@ -134,7 +148,7 @@ impl module::Host for Cuda {
         let outcome = unsafe { self.driver.cuModuleLoadDataEx(at, count, numbers, values) };
         let answer = self.loaded(outcome.map(|_| ()), &options, image.len(), begun);
         if let Ok((raw,)) = outcome {
-            let made = Module { raw, context, library: None, _image: image.kept() };
+            let made = Module { raw, context, library: None, _image: image.kept(), _hold: hold };
             self.modules.add(module, Arc::new(made))?;
         }
         Ok(answer)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cuda_api::CuResult;
+use cuda_api::account::counted_bytes;
 use cuda_api::types::*;
 
 use crate::Cuda;
@@ -28,8 +29,16 @@ const ATTRIBUTE_LAST: u32 = 8;
 
 impl Cuda {
     fn pool(&self, raw: Raw, device: i32, default: bool) -> Arc<Pool> {
-        let charges = self.config.memory_bytes.map(|_| self.charges.clone());
-        Arc::new(Pool { driver: self.driver, raw, device, default, charges })
+        let (account, counted_as) = (self.account.clone(), self.counted_as(device));
+        Arc::new(Pool {
+            driver: self.driver,
+            raw,
+            device,
+            default,
+            charges: self.charges.clone(),
+            account,
+            counted_as,
+        })
     }
 
     pub(crate) fn default_pool(&self, pool: CUmemoryPool, dev: i32) -> CuResult<()> {
@@ -159,8 +168,8 @@ impl Cuda {
         };
         let reserve = match &pool {
             _ if capture.is_some() => Reserve::Graphs(device),
-            Some(pool) => Reserve::Pool(pool.raw),
-            None => Reserve::Pool(self.driver.cuDeviceGetMemPool(device)?.0),
+            Some(pool) => Reserve::Pool(pool.raw, pool.device),
+            None => Reserve::Pool(self.driver.cuDeviceGetMemPool(device)?.0, device),
         };
         let len = size as u64;
         // A graph takes its memory when it is launched: all of it has to fit.
@@ -209,12 +218,12 @@ impl Cuda {
                 if status != 0 {
                     return Err(CUresult::INVALID_VALUE);
                 }
-                // The session's share gets it back when it is free, so that is waited for.
+                // The account gets it back when it is free, so that is waited for.
                 self.driver.cuStreamSynchronize(stream.raw)?;
-                let len = self.memory.remove_device(dptr)?;
+                let (len, device) = self.memory.remove_device(dptr)?;
                 // SAFETY: an allocation of cuMemAlloc's that was just taken out of the map.
                 unsafe { self.driver.cuMemFree_v2(dptr) }?;
-                self.give_back(len);
+                self.give_back(device, counted_bytes(len));
                 Ok(())
             }
         }

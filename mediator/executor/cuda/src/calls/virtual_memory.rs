@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cuda_api::CuResult;
+use cuda_api::account::counted_bytes;
 use cuda_api::calls::virtual_memory::Host;
 use cuda_api::types::*;
 
@@ -83,12 +84,11 @@ impl Host for Cuda {
         let prop = self.properties(prop)?;
         self.allocations.check_free(handle)?;
         let bytes = size as u64;
-        self.take(bytes)?;
+        let hold = Some(self.hold(prop.location.id, counted_bytes(bytes))?);
         // SAFETY: properties of numbers only (checked), in a local.
-        let (raw,) = unsafe { self.driver.cuMemCreate(size, &raw const prop, flags) }
-            .inspect_err(|_| self.give_back(bytes))?;
-        let used = self.used.clone();
-        self.allocations.add(handle, Arc::new(Allocation { driver: self.driver, raw, size: bytes, used }))
+        let (raw,) = unsafe { self.driver.cuMemCreate(size, &raw const prop, flags) }?;
+        self.allocations
+            .add(handle, Arc::new(Allocation { driver: self.driver, raw, size: bytes, _hold: hold }))
     }
 
     fn cuMemRelease(&self, _: &mut Thread, handle: CUmemGenericAllocationHandle) -> CuResult<()> {

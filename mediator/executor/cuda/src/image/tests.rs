@@ -210,3 +210,45 @@ fn archives_have_whole_objects() {
     long[8 + 48..8 + 58].copy_from_slice(b"9999999999");
     assert_eq!(input(&long, 4), bad);
 }
+
+#[test]
+fn an_image_counts_what_a_device_takes_of_it() {
+    let text = b".version 8.0\n";
+    assert_eq!(footprint::device_bytes(text, 90), text.len() as u64);
+
+    // An object of machine code with a variable of 1 MiB that is zeros.
+    let mut object = vec![0u8; 0x40 + 2 * 0x40];
+    object[..6].copy_from_slice(ELF_MAGIC);
+    object[0x28..0x30].copy_from_slice(&0x40u64.to_le_bytes());
+    object[0x3a..0x3c].copy_from_slice(&0x40u16.to_le_bytes());
+    object[0x3c..0x3e].copy_from_slice(&2u16.to_le_bytes());
+    object[0x84..0x88].copy_from_slice(&SHT_NOBITS.to_le_bytes());
+    object[0xa0..0xa8].copy_from_slice(&(1u64 << 20).to_le_bytes());
+    let object_bytes = object.len() as u64 + (1 << 20);
+    assert_eq!(footprint::device_bytes(&object, 90), object_bytes);
+
+    // Kind, capability, and bytes that come out of a compressed payload.
+    let entry = |kind: u64, capability: u32, whole: u64, payload: &[u8]| {
+        let mut entry = vec![0u8; 64];
+        entry[..2].copy_from_slice(&kind.to_le_bytes()[..2]);
+        entry[4..8].copy_from_slice(&64u32.to_le_bytes());
+        entry[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        entry[16..20].copy_from_slice(&u32::from(whole != 0).to_le_bytes());
+        entry[28..32].copy_from_slice(&capability.to_le_bytes());
+        entry[56..64].copy_from_slice(&whole.to_le_bytes());
+        [entry.as_slice(), payload].concat()
+    };
+    let entries = [
+        entry(KIND_ELF, 80, 5000, &[0; 8]),
+        entry(KIND_ELF, 90, 0, &object),
+        entry(KIND_ELF, 100, 9 << 20, &[0; 8]),
+        entry(KIND_PTX, 90, 7000, &[0; 8]),
+    ];
+    let mut image = fatbin(&[], entries.iter().map(|entry| entry.len() as u64).sum());
+    image.extend(entries.concat());
+    assert_eq!(footprint::device_bytes(&image, 90), object_bytes, "the code of its own major number");
+    assert_eq!(footprint::device_bytes(&image, 86), 5000);
+    assert_eq!(footprint::device_bytes(&image, 120), 7000, "nothing fits: the text is compiled");
+    assert_eq!(footprint::device_bytes(&image, 70), 0);
+    assert_eq!(footprint::device_bytes(&image[..20], 90), 0, "a damaged one has been refused before");
+}

@@ -11,8 +11,8 @@ fn memory() -> Memory<u8> {
 #[test]
 fn a_range_lies_in_one_allocation() {
     let memory = memory();
-    memory.add_device(0x1000, 0x100, 1).unwrap();
-    memory.add_device(0x1100, 0x100, 1).unwrap();
+    memory.add_device(0x1000, 0x100, 1, 0).unwrap();
+    memory.add_device(0x1100, 0x100, 1, 0).unwrap();
     assert_eq!(memory.check(0x1000, 0x100, Write), Ok(()));
     assert_eq!(memory.check(0x10ff, 1, Read), Ok(()));
     assert_eq!(memory.check(0x1000, 0x101, Read), BAD);
@@ -20,20 +20,20 @@ fn a_range_lies_in_one_allocation() {
     assert_eq!(memory.check(0x1200, 1, Read), BAD);
     assert_eq!(memory.check(0x1080, u64::MAX, Read), BAD);
     assert_eq!(memory.check(0x9999, 0, Read), Ok(()));
-    assert_eq!(memory.add_device(0x10f0, 0x20, 1), BAD);
-    assert_eq!(memory.remove_device(0x1001), BAD.map(|()| 0));
-    assert_eq!(memory.remove_device(0x1000), Ok(0x100));
+    assert_eq!(memory.add_device(0x10f0, 0x20, 1, 0), BAD);
+    assert_eq!(memory.remove_device(0x1001), BAD.map(|()| (0, 0)));
+    assert_eq!(memory.remove_device(0x1000), Ok((0x100, 0)));
     assert_eq!(memory.check(0x1000, 1, Read), BAD);
 }
 
 #[test]
 fn a_context_takes_its_memory_along() {
     let memory = memory();
-    memory.add_device(0x1000, 0x100, 1).unwrap();
-    memory.add_device(0x2000, 0x200, 2).unwrap();
-    memory.add_device(0x3000, 0x400, 1).unwrap();
+    memory.add_device(0x1000, 0x100, 1, 0).unwrap();
+    memory.add_device(0x2000, 0x200, 2, 0).unwrap();
+    memory.add_device(0x3000, 0x400, 1, 0).unwrap();
     memory.add_variable(0x4000, 4, 7, 1).unwrap();
-    assert_eq!(memory.forget_context(1), 0x500);
+    assert_eq!(memory.forget_context(1), 0x200 + 0x400, "in pieces of 512 bytes");
     assert_eq!(memory.check(0x4000, 4, Read), BAD);
     assert_eq!(memory.check(0x3000, 1, Read), BAD);
     assert_eq!(memory.check(0x2000, 0x200, Read), Ok(()));
@@ -45,7 +45,7 @@ fn variables_go_with_their_owner_and_can_be_asked_for_twice() {
     memory.add_variable(0x1000, 4, 7, 1).unwrap();
     memory.add_variable(0x1000, 4, 7, 1).unwrap();
     assert_eq!(memory.add_variable(0x1000, 4, 8, 1), BAD);
-    assert_eq!(memory.remove_device(0x1000), BAD.map(|()| 0));
+    assert_eq!(memory.remove_device(0x1000), BAD.map(|()| (0, 0)));
     assert_eq!(memory.check(0x1000, 4, Write), Ok(()));
     memory.forget_variables(7);
     assert_eq!(memory.check(0x1000, 4, Write), BAD);
@@ -133,7 +133,7 @@ fn a_graph_s_memory_gives_way_to_what_the_driver_puts_there() {
 #[test]
 fn only_mappings_have_access_to_ask_for() {
     let memory = memory();
-    memory.add_device(0x1000, 0x100, 1).unwrap();
+    memory.add_device(0x1000, 0x100, 1, 0).unwrap();
     memory.add_reserved(0x10_0000, 0x10_0000).unwrap();
     memory.add_mapped(0x10_0000, 0x1000, 1).unwrap();
     assert_eq!(memory.check_in_mapping(0x10_0fff), Ok(()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cuda_api::CuResult;
 use cuda_api::access::DeviceAccess;
+use cuda_api::account::Hold;
 use cuda_api::host::Access;
 use cuda_api::types::CUresult;
 
@@ -79,11 +80,9 @@ impl Memory {
             return Err(CUresult::INVALID_VALUE);
         }
         self.make_room(device, len);
-        let mut map = write(&self.map);
-        if map.room(device) < len {
-            return Err(CUresult::OUT_OF_MEMORY);
-        }
-        Physical::new(device, len, map.space(device)?.elsewhere()).map_err(|error| {
+        let account = write(&self.map).space(device)?.account().clone();
+        let hold = Hold::take(&account, device, len).ok_or(CUresult::OUT_OF_MEMORY)?;
+        Physical::new(device, len, hold).map_err(|error| {
             log::warn!("no physical memory of {len} bytes: {error}");
             CUresult::OUT_OF_MEMORY
         })

@@ -79,7 +79,9 @@ fn parts_of_regions_come_and_go() {
 
 #[test]
 fn another_device_s_memory_is_reached_only_where_that_was_enabled() {
-    let memory = Memory::of_devices(64 << 20, 2).unwrap();
+    let memory =
+        Memory::of_devices(64 << 20, 2, &(cuda_api::account::Alone::new(Some(64 << 20)) as Arc<dyn Account>))
+            .unwrap();
     memory.add_context(1, 0);
     memory.add_context(2, 1);
     let second = Viewer { context: 2, device: 1 };
