@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cuda_api::info::DEVICES_MAX;
@@ -29,6 +29,8 @@ pub(crate) struct RingCounters {
 struct Layout {
     rings: [RingCounters; RINGS_MAX as usize],
     bytes_staged: AtomicU64,
+    /// The CUresult that every call of the session answers since a kernel of it has faulted, or 0.
+    sticky: AtomicU32,
     /// Device memory that the session has, by device.
     device_bytes: [AtomicU64; DEVICES_MAX],
 }
@@ -60,6 +62,16 @@ impl CounterPage {
 
     pub(crate) fn ring(&self, ring: u32) -> Option<&RingCounters> {
         self.0.rings.get(ring as usize)
+    }
+
+    /// Says that the device has failed the session, and with which CUresult.
+    pub(crate) fn set_sticky(&self, result: u32) {
+        self.0.sticky.store(result, Ordering::Relaxed);
+    }
+
+    /// What was said, or 0.
+    pub(crate) fn sticky(&self) -> u32 {
+        self.0.sticky.load(Ordering::Relaxed)
     }
 
     /// Says how much memory the session has on a device. Several threads may; the last one's word counts.

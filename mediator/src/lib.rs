@@ -42,6 +42,7 @@ mod pieces;
 mod pool;
 mod process;
 mod profile;
+mod quarantine;
 mod readings;
 mod session;
 mod settings;
@@ -57,6 +58,7 @@ pub use config::{
 };
 pub use counters::Totals;
 pub use pieces::FILES_MAX;
+pub use quarantine::Quarantine;
 pub use settings::{QuarantineRule, Settings, WEIGHT_MAX};
 pub use turns::GateWaits;
 pub use vm::{PROBE_INFO_BYTES_MAX, Vm};

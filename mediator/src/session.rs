@@ -103,6 +103,8 @@ pub(crate) struct Control {
     pub(crate) served: AtomicBool,
     /// Since when, and by which guest process.
     pub(crate) opened: OnceLock<(Instant, u32)>,
+    /// It has faulted, and that has been counted.
+    pub(crate) faulted: AtomicBool,
 }
 
 impl Control {
@@ -404,6 +406,7 @@ impl Session {
         self.release_worker();
         if !self.is_abandoned() && !self.control.closing.load(Ordering::Acquire) {
             self.shared.count_died();
+            self.fault("did not come to rest");
             self.tell_dead(event::DEATH_EXECUTOR);
         }
     }
@@ -424,7 +427,13 @@ impl Session {
             worker.pid()
         );
         self.shared.count_died();
+        self.fault("died");
         self.tell_dead(reason);
+    }
+
+    /// The session has faulted, which counts once.
+    fn fault(&self, what: &str) {
+        self.shared.count_fault(self.id, &self.control, what);
     }
 
     fn tell_dead(&mut self, reason: u32) {
@@ -448,6 +457,7 @@ impl Session {
             self.dead = true;
             log::info!("{} closed, worker {} ended with {exit:?}", self.name(), worker.pid());
         }
+        self.shared.look_for_fault(self.id, &self.control);
         // Other threads of the guest process may still be waiting; the page is pinned until this is answered.
         if !self.is_abandoned() {
             self.write_dead(event::DEATH_SHUTDOWN);
@@ -458,6 +468,7 @@ impl Session {
 
     fn abandon(&mut self, reason: Option<u32>) {
         self.release_worker();
+        self.shared.look_for_fault(self.id, &self.control);
         self.shared.write_profile(self.id, &self.control);
         match reason {
             Some(reason) if !self.told => self.tell_dead(reason),

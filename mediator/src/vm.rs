@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cuda_api::info::DEVICES_MAX;
 use cuda_api::live::{Live, SessionUse};
+use log_limit::{LogLimit, limited};
 use pci_layout::{control, event, regs, ring};
 use rustix::fs::MemfdFlags;
 use zerocopy::FromBytes;
@@ -20,6 +21,7 @@ use crate::monitor::Monitor;
 use crate::pieces::PieceList;
 use crate::pool::Pool;
 use crate::profile::{Profiles, Subject};
+use crate::quarantine::{Now, Quarantine, Quarantines};
 use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
@@ -79,6 +81,9 @@ pub(crate) struct Shared {
     info: Mutex<Arc<[u8]>>,
     live: Mutex<LastLive>,
     readings: Reader,
+    quarantines: Quarantines,
+    /// For what guests can bring about as often as they like.
+    pub(crate) refusals: LogLimit,
     stopped: AtomicBool,
     kicks: AtomicU64,
 }
@@ -107,6 +112,29 @@ impl Shared {
     pub(crate) fn count_died(&self) {
         let past = &mut self.table().past;
         past.sessions_died = past.sessions_died.saturating_add(1);
+    }
+
+    /// A session has faulted. It counts once, whatever else happens to it.
+    pub(crate) fn count_fault(&self, session: u32, control: &Control, what: &str) {
+        if control.faulted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (rule, vm) = (self.settings().quarantine, self.config.vm_id);
+        if let Some(Quarantine { faults, .. }) = self.quarantines.fault(&rule, Now::read()) {
+            let lasts = rule.lasts.map_or("until it is cleared".to_owned(), |lasts| format!("for {lasts:?}"));
+            log::warn!(
+                "VM {vm} is quarantined {lasts}: session {session} {what}, and with it {faults} sessions have faulted within {:?}",
+                rule.within
+            );
+        }
+    }
+
+    /// Counts a fault of which the session's worker has told.
+    pub(crate) fn look_for_fault(&self, session: u32, control: &Control) {
+        let sticky = control.worker.get().map_or(0, |worker| worker.counters().sticky());
+        if sticky != 0 {
+            self.count_fault(session, control, &format!("has failed with CUresult {sticky}"));
+        }
     }
 
     /// Writes what a session has taken so far, where the VM is profiled.
@@ -215,6 +243,8 @@ impl Vm {
             info: Mutex::new(shown),
             live: Mutex::default(),
             readings,
+            quarantines: Quarantines::default(),
+            refusals: LogLimit::default(),
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),
         };
@@ -273,10 +303,20 @@ impl Vm {
 
     /// Opens a session in a slot that the front has chosen. `done` is called when its worker serves.
     ///
-    /// Errors: ERROR_INVALID_REQUEST for a slot out of range or taken, ERROR_QUEUE_FULL when `sessions_max` are open,
+    /// Errors: ERROR_QUARANTINED while the VM is quarantined, ERROR_INVALID_REQUEST for a slot out of range or taken, ERROR_QUEUE_FULL when `sessions_max` are open,
     /// ERROR_UNSUPPORTED for another call table, ERROR_TIMEOUT, ERROR_MEDIATOR_UNAVAILABLE, or what the executor says.
     pub fn open_session(&self, session: u32, open: Open, done: Done) {
         let done = Completion::new(done);
+        if let Some(quarantine) = self.quarantined() {
+            let (vm, pid) = (self.shared.config.vm_id, open.pid);
+            let why = if quarantine.by_hand { "by an administrator" } else { "for its faults" };
+            limited!(
+                self.shared.refusals,
+                warn,
+                "VM {vm}: guest process {pid} gets no session: the VM is quarantined {why}"
+            );
+            return done.finish(Err(SessionError::new(regs::ERROR_QUARANTINED)));
+        }
         if let Err((error, done)) = self.try_open(session, open, done) {
             done.finish(Err(SessionError::new(error)));
         }
@@ -517,6 +557,33 @@ impl Vm {
         self.shared.page.set_quota(devices.allowed(settings.vram_bytes));
         *self.shared.info.lock().unwrap_or_else(PoisonError::into_inner) = devices.shown(settings.vram_bytes);
         Ok(())
+    }
+
+    /// Refuses the VM new sessions for this time, or until [`Vm::clear_quarantine`]. Those that are open go on.
+    pub fn quarantine(&self, lasts: Option<Duration>) {
+        self.shared.quarantines.begin(lasts, Now::read());
+        let lasts = lasts.map_or("until it is cleared".to_owned(), |lasts| format!("for {lasts:?}"));
+        log::warn!("VM {} is quarantined {lasts} by an administrator", self.shared.config.vm_id);
+    }
+
+    /// Ends a quarantine, and forgets the faults that have led to it. False: there was none.
+    pub fn clear_quarantine(&self) -> bool {
+        let cleared = self.shared.quarantines.clear(Now::read());
+        if cleared {
+            log::info!("VM {} is quarantined no more", self.shared.config.vm_id);
+        }
+        cleared
+    }
+
+    /// The VM's quarantine, if there is one.
+    pub fn quarantined(&self) -> Option<Quarantine> {
+        let open: Vec<(u32, Arc<Control>)> = {
+            let table = self.shared.table();
+            table.open.iter().map(|(id, entry)| (*id, Arc::clone(&entry.control))).collect()
+        };
+        // Of sessions that have failed and go on.
+        open.iter().for_each(|(id, control)| self.shared.look_for_fault(*id, control));
+        self.shared.quarantines.current(Now::read())
     }
 
     /// What the VM's sessions have done so far.

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use log_limit::{LogLimit, limited};
 use pci_layout::control::{HelloReply, INFO_LIVE, Run};
 use pci_layout::{ABI_VERSION, PAGE_BYTES, regs, ring};
 use zerocopy::IntoBytes;
@@ -10,7 +11,6 @@ use zerocopy::IntoBytes;
 use crate::counters::{Counters, CountersSnapshot};
 use crate::events::EventQueue;
 use crate::ids::{RegionId, RingId, SessionId};
-use crate::log_limit::LogLimit;
 use crate::memory::{GuestMemory, PENDING_WORDS, PendingPage, Piece};
 use crate::regs::{BLOCK_BYTES, Identity, Registers};
 use crate::request::{Refusal, Request, request_id};
@@ -414,9 +414,8 @@ impl Device {
     }
 
     fn refuse(&self, responder: Responder, refusal: Refusal) {
-        if let Some(held) = self.log_limit.pass() {
-            log::warn!("control request refused: {refusal} ({held} such lines held back)");
-        }
+        let vm = self.answers.registers.identity().vm_id;
+        limited!(self.log_limit, warn, "VM {vm}: control request refused: {refusal}");
         responder.error(SessionError::new(refusal.error));
     }
 

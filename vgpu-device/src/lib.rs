@@ -50,7 +50,6 @@ pub mod counters;
 pub mod device;
 pub mod events;
 pub mod ids;
-mod log_limit;
 pub mod memory;
 pub mod regs;
 pub mod request;

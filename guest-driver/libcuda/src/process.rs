@@ -93,7 +93,10 @@ fn open_failure(error: &OpenError) -> Failure {
     let result = match error {
         OpenError::NotAnswering(_) | OpenError::Unavailable { .. } => CUresult::SYSTEM_NOT_READY,
         OpenError::Refused { cuda_result, .. } if *cuda_result != 0 => CUresult(*cuda_result),
-        OpenError::Refused { error, .. } if *error == regs::ERROR_QUARANTINED => CUresult::DEVICE_UNAVAILABLE,
+        OpenError::Refused { error, .. } if *error == regs::ERROR_QUARANTINED => {
+            let why = "this VM is quarantined: the host gives it no GPU until that time is over or its administrator ends it";
+            return Failure(CUresult::NOT_PERMITTED, why.into());
+        }
         OpenError::Refused { .. } => CUresult::SYSTEM_NOT_READY,
         OpenError::AbiMismatch { .. } | OpenError::FingerprintMismatch => CUresult::SYSTEM_DRIVER_MISMATCH,
         OpenError::ForkedChild => CUresult::NOT_INITIALIZED,

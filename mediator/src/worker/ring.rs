@@ -455,6 +455,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         if sticky != self.sticky {
             self.sticky = sticky;
             self.state.page.set_sticky(sticky);
+            self.state.counters.set_sticky(sticky);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use cuda_api::account::Account;
 use cuda_api::live::Readings;
 use mediator::worker::{Probe, SetupError, StagedBytes, WorkerProgram, WorkerSetup};
 use mediator::{CallHandler, ExecutorKind, Frame, Malformed, StagingMemory};
@@ -66,6 +67,10 @@ pub mod call {
     pub const NAP: u32 = 24;
     /// Replies 1 if the worker was initialised ahead of the session.
     pub const INITIALISED: u32 = 29;
+    /// Takes so many bytes of a device from the VM's account; replies 1 if that went well.
+    pub const TAKE: u32 = 30;
+    /// Replies what is left of a device in the VM's account.
+    pub const LEFT: u32 = 31;
     /// Returns, and is over when it is settled: after so many milliseconds, or with OPEN_GATE where that is 0. Then as RECORD.
     pub const BEGIN: u32 = 27;
     /// As BEGIN, and what it comes to is the number in the arguments.
@@ -138,13 +143,19 @@ impl WorkerProgram for Echo {
         // Of this thread, the process's first.
         let death = rustix::process::parent_process_death_signal().unwrap();
         assert_eq!(death, Some(rustix::process::Signal::KILL));
-        Ok(EchoHandler { staged: setup.staged, initialised: self.initialised, ..EchoHandler::default() })
+        Ok(EchoHandler {
+            staged: setup.staged,
+            account: setup.account,
+            initialised: self.initialised,
+            ..EchoHandler::default()
+        })
     }
 }
 
 #[derive(Default)]
 pub struct EchoHandler {
     staged: Option<StagedBytes>,
+    account: Option<Arc<dyn Account>>,
     initialised: bool,
     log: Mutex<Vec<u64>>,
     overtaken: Mutex<Vec<u64>>,
@@ -259,6 +270,14 @@ impl CallHandler for EchoHandler {
                 unsafe { AtomicU64::from_ptr(at) }.store(number(frame.args, 1)?, Ordering::SeqCst);
             }
             call::INITIALISED => put_all(reply, &[u64::from(self.initialised)]),
+            call::TAKE => {
+                let (device, bytes) = (number(frame.args, 0)? as usize, number(frame.args, 1)?);
+                put_all(reply, &[u64::from(self.account.as_ref().unwrap().take(device, bytes))]);
+            }
+            call::LEFT => {
+                let device = number(frame.args, 0)? as usize;
+                put_all(reply, &[self.account.as_ref().unwrap().left(device).unwrap()]);
+            }
             call::STUCK => loop {
                 std::thread::sleep(Duration::from_secs(3600));
             },

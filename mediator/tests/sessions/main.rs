@@ -10,6 +10,7 @@ mod life;
 mod order;
 mod profile;
 mod regions;
+mod shares;
 mod wakes;
 
 use libtest_mimic::{Arguments, Trial};
@@ -27,6 +28,7 @@ fn main() {
         order::TESTS,
         hostile::TESTS,
         regions::TESTS,
+        shares::TESTS,
         wakes::TESTS,
     ]
     .concat();
