@@ -103,6 +103,8 @@ impl VmPage {
             word.store(u64::from(value.unwrap_or(0)), Ordering::Relaxed);
         };
         set(&self.layout.calls_per_second, settings.calls_per_second);
+        // What was claimed under another limit is forgotten.
+        self.layout.next_call_ns.store(0, Ordering::Relaxed);
         set(&self.layout.queue_depth, settings.queue_depth);
         let timeout =
             settings.kernel_timeout.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));

@@ -19,6 +19,7 @@
 
 mod completion;
 mod gate;
+mod limits;
 mod mapping;
 mod orders;
 mod output;

@@ -534,8 +534,13 @@ struct vgpu_session_page {
 	 * come.
 	 */
 	__u64 may_print;
+	/*
+	 * Frames that may wait in a ring at a time, 0 for as many as fit. While it is not 0 the
+	 * host says of each frame that it was taken.
+	 */
+	__u64 queue_depth;
 	/* Zero. */
-	__u64 reserved[3];
+	__u64 reserved[2];
 	/* A bit per ring: its guest thread is to be woken. */
 	__u64 wake[4];
 };

@@ -117,8 +117,10 @@ structs! {
         pub printed_bytes: u64,
         /// Not 0 while kernels may print: a completion word does not tell that their output has come.
         pub may_print: u64,
+        /// Frames that may wait in a ring at a time, 0 for as many as fit. While it is not 0 the host says of each frame that it was taken.
+        pub queue_depth: u64,
         /// Zero.
-        pub reserved: [u64; 3],
+        pub reserved: [u64; 2],
         /// A bit per ring: its guest thread is to be woken.
         pub wake: [u64; 4],
     }

@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Ring {
     expected: Duration,
     /// Bulk frames published so far.
     bulk_submitted: u64,
+    /// Where frames end that may not have been taken yet, the earliest first. Kept where the host limits how many may wait.
+    waiting: VecDeque<u64>,
     /// The private copy of a reply, in words so that it is 8-byte aligned. Empty until a reply is read as a slice.
     reply: Vec<u64>,
     not_sync: PhantomData<Cell<()>>,
@@ -96,6 +99,7 @@ impl Ring {
             device_spin: Spin::new(),
             expected: Duration::ZERO,
             bulk_submitted: 0,
+            waiting: VecDeque::new(),
             reply: Vec::new(),
             not_sync: PhantomData,
         }
@@ -285,14 +289,37 @@ impl Ring {
         if !self.producer.as_mut().is_some_and(Producer::has_space) {
             self.wait(WaitFor::Space)?;
         }
+        let depth = self.session.page.queue_depth();
+        if depth != 0 {
+            self.hold_back(depth)?;
+        }
         let mut writer =
             self.producer.as_mut().and_then(Producer::reserve).ok_or(CallError::System(Errno::NOBUFS))?;
         write(&mut writer);
         let host_sleeps = writer.publish(fields)?;
+        if depth != 0 {
+            self.waiting.extend(self.producer.as_ref().map(Producer::position));
+        }
         if fields.flags & FRAME_BULK != 0 {
             self.bulk_submitted = self.bulk_submitted.wrapping_add(1);
         }
         if host_sleeps { self.kick() } else { Ok(()) }
+    }
+
+    /// Waits until fewer than `depth` frames of this ring wait.
+    #[cold]
+    fn hold_back(&mut self, depth: u64) -> Result<(), CallError> {
+        while let Some(first) = self.waiting.front().copied() {
+            let taken = self.producer.as_mut().is_none_or(|producer| producer.has_taken(first));
+            if !taken {
+                if (self.waiting.len() as u64) < depth {
+                    break;
+                }
+                self.wait(WaitFor::Taken(first))?;
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
     }
 
     #[cold]

@@ -176,6 +176,34 @@ fn a_full_ring_makes_its_poster_wait_and_loses_nothing() {
 }
 
 #[test]
+fn no_more_frames_wait_than_may() {
+    let (daemon, session) = start();
+    let mut ring = session.create_ring().unwrap();
+    number(&session, &mut ring, DEPTH, 3).unwrap();
+    daemon.shared.frozen.store(true, Ordering::SeqCst);
+    let posted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..1000 {
+                post(&session, &mut ring, ADD, 1).unwrap();
+                posted.fetch_add(1, Ordering::SeqCst);
+            }
+            // Any number again.
+            number(&session, &mut ring, DEPTH, 0).unwrap();
+            for _ in 0..1000 {
+                post(&session, &mut ring, ADD, 1).unwrap();
+            }
+            echo(&session, &mut ring, b"").unwrap();
+        });
+        soon(|| posted.load(Ordering::SeqCst) == 3);
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(posted.load(Ordering::SeqCst), 3);
+        daemon.shared.frozen.store(false, Ordering::SeqCst);
+    });
+    assert_eq!(daemon.shared.sum.load(Ordering::Relaxed), 2000);
+}
+
+#[test]
 fn a_frame_too_long_is_refused_and_harms_nothing() {
     let (_daemon, session) = start();
     let mut ring = session.create_ring().unwrap();

@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::completion::Words;
 use super::gate::Gate;
+use super::limits::Limits;
 use super::mapping::{MapBudget, Mapping, Pieces};
 use super::output::Output;
 use super::regions::{Regions, map_error_code};
@@ -126,13 +127,14 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(page) => page,
         Err(error) => die(exit::HOST, &format!("the VM page cannot be mapped: {error}")),
     };
-    init.setup.account = Some(page);
+    init.setup.account = Some(Arc::clone(&page) as _);
     init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
     if order.header.kind != kind::OPEN {
         die(exit::HOST, &format!("order of kind {} before the session was opened", order.header.kind));
     }
-    let session = match Session::open(program, init, &order, wake, counters, turns, profile) {
+    let gates = (turns, page);
+    let session = match Session::open(program, init, &order, wake, counters, gates, profile) {
         Ok(session) => session,
         Err(answer) => {
             send(socket, &answer);
@@ -183,7 +185,7 @@ impl<H: CallHandler> Session<H> {
         order: &Order,
         wake: OwnedFd,
         counters: Arc<CounterPage>,
-        turns: Turns,
+        (turns, vm_page): (Turns, Arc<WorkerPage>),
         profile: Option<Profile>,
     ) -> Result<Self, Answer> {
         let invalid = |reason: &str| answer_error(regs::ERROR_INVALID_REQUEST, 0, reason.to_owned());
@@ -230,6 +232,7 @@ impl<H: CallHandler> Session<H> {
         log::debug!("the session's executor was made in {:?}", start.elapsed());
         turns.set_devices(&handler.device_ids());
         let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
+        let limits = Limits::new(vm_page, page.clone());
         let state = State {
             handler,
             gate: Gate::default(),
@@ -240,6 +243,7 @@ impl<H: CallHandler> Session<H> {
             profile,
             output,
             spin: SpinLimit::new(init.spin),
+            limits,
             logged_errors: AtomicU32::new(0),
         };
         let regions = Regions::new(Arc::clone(&budget));

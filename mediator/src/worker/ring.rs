@@ -11,6 +11,7 @@ use pci_layout::ring::{FRAME_AREA_BYTES, FRAME_UNORDERED};
 use vgpu_ring::{Consumer, FrameBuffer, FrontView, RingMemory, SessionPageMemory};
 
 use super::gate::{Gate, Inside};
+use super::limits::Limits;
 use super::mapping::Mapping;
 use super::output::Output;
 use super::queue::{FrameCopy, RingWords};
@@ -62,6 +63,7 @@ pub(super) struct State<H> {
     pub(super) profile: Option<Profile>,
     pub(super) output: Arc<Output>,
     pub(super) spin: SpinLimit,
+    pub(super) limits: Limits,
     pub(super) logged_errors: AtomicU32,
 }
 
@@ -294,7 +296,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
             (copy.call, copy.flags, copy.context, copy.ticket) = (call, flags, context, ticket);
         }
         // The frame was copied out, its space can go back: not each time, as that costs a fence.
-        if self.consumer.unreleased() >= RELEASE_BYTES {
+        if self.consumer.unreleased() >= RELEASE_BYTES || self.state.limits.counts_frames() {
             self.release();
         }
         if self.unsettled.is_some_and(|unsettled| unsettled != (frame.call, frame.context))
@@ -313,6 +315,8 @@ impl<H: CallHandler> RingWorker<'_, H> {
                 profile.order_waits.add(waited);
             }
         }
+        let (ring, state) = (self.ring, self.state);
+        state.limits.wait(|| ring.draining.load(Ordering::Relaxed), || self.settle());
         let passed = self.pass(frame);
         self.reply.clear();
         let staging = self.ring.staging();

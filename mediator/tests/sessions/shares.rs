@@ -18,6 +18,9 @@ pub const TESTS: &[(&str, fn())] = &[
         a_device_error_is_a_fault_and_an_end_in_order_is_none,
     ),
     ("an_administrator_quarantines_and_clears", an_administrator_quarantines_and_clears),
+    ("calls_of_all_sessions_come_as_fast_as_they_may", calls_of_all_sessions_come_as_fast_as_they_may),
+    ("calls_that_wait_hold_up_no_pause_and_no_end", calls_that_wait_hold_up_no_pause_and_no_end),
+    ("a_guest_is_told_how_many_frames_may_wait", a_guest_is_told_how_many_frames_may_wait),
 ];
 
 const DEVICE: u64 = 2;
@@ -156,4 +159,74 @@ fn an_administrator_quarantines_and_clears() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(begin.elapsed() >= lasts && vm.quarantined().is_none());
+}
+
+fn calls_of_all_sessions_come_as_fast_as_they_may() {
+    const RATE: u32 = 200;
+    const CALLS: u32 = 40;
+    let (vm, kernel) = start_vm(|config| config.settings.calls_per_second = Some(RATE));
+    let guests = [0, 1].map(|id| Guest::open(&vm, &kernel, id, WakeKind::Event));
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for guest in &guests {
+            scope.spawn(|| {
+                let mut ring = guest.ring(0);
+                (0..CALLS).for_each(|number| {
+                    assert_eq!(ring.numbers(call::ECHO, &[number.into()]), [number.into()])
+                });
+            });
+        }
+    });
+    // All but the first are due later, and come a tenth of a second early at most.
+    let least = Duration::from_secs(1) * (2 * CALLS - 1) / RATE - Duration::from_millis(100);
+    assert!(begin.elapsed() >= least, "{:?}", begin.elapsed());
+}
+
+fn calls_that_wait_hold_up_no_pause_and_no_end() {
+    let slow = |config: &mut mediator::VmConfig| config.settings.calls_per_second = Some(1);
+    let (vm, kernel) = start_vm(slow);
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    let mut ring = guest.ring(0);
+    ring.numbers(call::ECHO, &[1]);
+    for _ in 0..1000 {
+        ring.post(call::RECORD, &[]);
+    }
+    // The second call is due in a second and the last one in a quarter of an hour.
+    let begin = Instant::now();
+    vm.stop();
+    assert!(guest.state() == vgpu_ring::SessionState::Live && begin.elapsed() < Duration::from_secs(60));
+    vm.resume();
+    // Nothing is lost: what was claimed under the old limit is forgotten.
+    vm.change_settings(Settings::default()).expect("good settings");
+    assert_eq!(ring.numbers(call::READ_LOG, &[]).len(), 1000);
+
+    vm.change_settings(Settings { calls_per_second: Some(1), ..vm.settings() }).expect("good settings");
+    let mut other = guest.ring(1);
+    for _ in 0..1000 {
+        other.post(call::RECORD, &[]);
+    }
+    other.remove().expect("a ring that ends waits for nothing");
+    vm.change_settings(Settings::default()).expect("good settings");
+    assert_eq!(ring.numbers(call::READ_LOG, &[]).len(), 2000);
+    assert_eq!(kernel.deaths(), 0);
+}
+
+fn a_guest_is_told_how_many_frames_may_wait() {
+    let (vm, kernel) = start_vm(|config| config.settings.queue_depth = Some(2));
+    let guest = Guest::open(&vm, &kernel, 0, WakeKind::Event);
+    assert_eq!(guest.session_page().queue_depth(), 2);
+    let (mut ring, mut other) = (guest.ring(0), guest.ring(1));
+    ring.post(call::BLOCK, &[]);
+    let end = ring.producer.position();
+    // Taken, and not yet carried out: another one may wait in its place.
+    let begin = Instant::now();
+    while !ring.producer.has_taken(end) {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    other.call(call::OPEN_GATE, &[]);
+    assert_eq!(ring.numbers(call::READ_LOG, &[]).len(), 1);
+    vm.change_settings(Settings::default()).expect("good settings");
+    ring.call(call::ECHO, &[]);
+    assert_eq!(guest.session_page().queue_depth(), 0);
 }

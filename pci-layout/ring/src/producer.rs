@@ -14,6 +14,8 @@ pub enum WaitFor {
     Bulk(u64),
     /// Space for a frame.
     Space,
+    /// The frame that ends at this position has been taken, and its space given back.
+    Taken(u64),
 }
 
 impl WaitFor {
@@ -21,7 +23,8 @@ impl WaitFor {
     pub fn guest_parked(self) -> u32 {
         match self {
             Self::Reply(_) | Self::Bulk(_) => GUEST_WAITS_PROGRESS,
-            Self::Space => GUEST_WAITS_SPACE,
+            // Whoever gives space back says so to both.
+            Self::Space | Self::Taken(_) => GUEST_WAITS_SPACE,
         }
     }
 }
@@ -68,6 +71,19 @@ impl Producer {
     pub fn has_space(&mut self) -> bool {
         // The cached tail first: its cache line is the host's.
         free(self.head, self.tail) >= SPACE_BYTES || self.refresh_tail()
+    }
+
+    /// Where the frame that was published last ends.
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// True if the frame that ends at this position was taken and its space given back.
+    pub fn has_taken(&mut self, end: u64) -> bool {
+        if self.tail < end {
+            self.refresh_tail();
+        }
+        self.tail >= end
     }
 
     #[cold]
@@ -122,6 +138,7 @@ impl Producer {
             WaitFor::Reply(ticket) => self.poll_reply(ticket).is_some(),
             WaitFor::Bulk(count) => self.bulk_done() >= count,
             WaitFor::Space => self.has_space(),
+            WaitFor::Taken(end) => self.has_taken(end),
         }
     }
 

@@ -26,8 +26,8 @@ pub enum SessionState {
 /// The session page in shared memory. Clones are the same memory.
 ///
 /// The guest process maps it read-only: of these methods it may use [`state`](Self::state),
-/// [`posted_errors`](Self::posted_errors), [`printed_bytes`](Self::printed_bytes), [`may_print`](Self::may_print) and
-/// [`completion`](Self::completion). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the guest's kernel does,
+/// [`posted_errors`](Self::posted_errors), [`printed_bytes`](Self::printed_bytes), [`may_print`](Self::may_print),
+/// [`queue_depth`](Self::queue_depth) and [`completion`](Self::completion). The others are the host's, and [`take_wakes`](Self::take_wakes) is what the guest's kernel does,
 /// written down for the model and for tests.
 #[derive(Clone)]
 pub struct SessionPageMemory {
@@ -64,6 +64,8 @@ shared_words!(SessionPageMemory, ModelWords {
     printed_bytes_word: AtomicU64 at offset_of!(SessionPage, printed_bytes);
     /// Whether kernels may print.
     may_print_word: AtomicU64 at offset_of!(SessionPage, may_print);
+    /// Frames that may wait in a ring.
+    queue_depth_word: AtomicU64 at offset_of!(SessionPage, queue_depth);
     /// Wake bits of rings 0 to 63.
     wake0: AtomicU64 at WAKE_OFFSETS[0];
     /// Wake bits of rings 64 to 127.
@@ -150,6 +152,17 @@ impl SessionPageMemory {
     /// Host: whether kernels may print.
     pub fn set_may_print(&self, may: bool) {
         self.may_print_word().store(u64::from(may), Ordering::Release);
+    }
+
+    /// Frames that may wait in a ring at a time; 0: as many as fit.
+    #[inline]
+    pub fn queue_depth(&self) -> u64 {
+        self.queue_depth_word().load(Ordering::Relaxed)
+    }
+
+    /// Host: how many frames may wait in a ring.
+    pub fn set_queue_depth(&self, frames: u64) {
+        self.queue_depth_word().store(frames, Ordering::Relaxed);
     }
 
     /// Where a ring's completion word is. The device writes it, or the executor in its place.

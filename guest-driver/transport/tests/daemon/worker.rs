@@ -30,6 +30,8 @@ pub const DIE: u32 = 5;
 pub const INVERT: u32 = 6;
 /// The daemon closes its socket and says nothing to anybody.
 pub const VANISH: u32 = 7;
+/// So many frames may wait in a ring from now on.
+pub const DEPTH: u32 = 9;
 /// Every call answers the argument from now on.
 pub const FAULT: u32 = 8;
 
@@ -222,6 +224,7 @@ impl State {
                 self.over.store(true, Ordering::SeqCst);
                 return shutdown(&*self.socket, Shutdown::Both).unwrap();
             }
+            DEPTH => self.page.set_queue_depth(word(0)),
             FAULT => self.page.set_sticky(word(0) as u32),
             other => panic!("call {other}"),
         }
