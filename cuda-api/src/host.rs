@@ -131,6 +131,12 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// The region is about to be unmapped; nothing touches it after this returns.
     fn region_unmapping(&self, address: u64, len: u64);
 
+    /// Notes from now on when launches begin and end, or does so no longer.
+    fn watch_launches(&self, on: bool);
+
+    /// How long the launch that has been running longest has been, as far as that was noted. It waits for no device and no driver.
+    fn longest_launch(&self) -> std::time::Duration;
+
     /// Waits for idle devices, at most so long. `false` where they were not.
     fn quiesce(&self, limit: std::time::Duration) -> bool;
 

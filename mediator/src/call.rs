@@ -161,6 +161,16 @@ pub trait CallHandler: Send + Sync + 'static {
         let _ = paused;
     }
 
+    /// Notes from now on when launches begin and end, or does so no longer.
+    fn watch_launches(&self, on: bool) {
+        let _ = on;
+    }
+
+    /// How long the launch that has been running longest has been, as far as that was noted. It must not wait for the device.
+    fn longest_launch(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Waits until the device is idle, at most `limit`; false if it is not.
     fn quiesce(&self, limit: Duration) -> bool;
 }

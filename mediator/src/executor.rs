@@ -112,6 +112,14 @@ where
         self.0.pause(paused);
     }
 
+    fn watch_launches(&self, on: bool) {
+        self.0.watch_launches(on);
+    }
+
+    fn longest_launch(&self) -> Duration {
+        self.0.longest_launch()
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
         self.0.quiesce(limit)
     }
@@ -262,6 +270,20 @@ impl CallHandler for Either {
         match self {
             Self::Cuda(driven) => driven.pause(paused),
             Self::Soft(driven) => driven.pause(paused),
+        }
+    }
+
+    fn watch_launches(&self, on: bool) {
+        match self {
+            Self::Cuda(driven) => driven.watch_launches(on),
+            Self::Soft(driven) => driven.watch_launches(on),
+        }
+    }
+
+    fn longest_launch(&self) -> Duration {
+        match self {
+            Self::Cuda(driven) => driven.longest_launch(),
+            Self::Soft(driven) => driven.longest_launch(),
         }
     }
 

@@ -48,6 +48,7 @@ impl Exit {
         match self {
             Self::Status(exit::MALFORMED) => event::DEATH_MALFORMED,
             Self::Status(exit::EXECUTOR) => event::DEATH_EXECUTOR,
+            Self::Status(exit::TIMEOUT) => event::DEATH_TIMEOUT,
             _ => event::DEATH_WORKER_LOST,
         }
     }

@@ -5,6 +5,7 @@
 //! | main | carries out the supervisor's orders, one after the other |
 //! | kick | waits for kicks and wakes the ring threads that have frames |
 //! | ring-N | consumes ring N and calls the handler |
+//! | watchdog | sleeps, or ends the session when a kernel runs longer than it may |
 //!
 //! A thread that finds the session beyond repair ends the process with one of the statuses in [`exit`]: nothing here is
 //! worth saving, and the supervisor turns the status into the reason that the guest hears.
@@ -31,6 +32,7 @@ mod sandbox;
 mod sequence;
 mod turns;
 mod wake;
+mod watchdog;
 mod window;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,6 +65,8 @@ pub mod exit {
     pub const PANICKED: i32 = 83;
     /// The host refused what a worker cannot be without.
     pub const HOST: i32 = 84;
+    /// A kernel ran longer than it may.
+    pub const TIMEOUT: i32 = 85;
 }
 
 /// What a worker is told about its VM and session before it makes its handler. The guest's environment variables, those

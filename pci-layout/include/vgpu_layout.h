@@ -394,6 +394,8 @@ struct vgpu_session_ref {
 #define VGPU_DEATH_SHUTDOWN 3
 /* The executor could not go on. */
 #define VGPU_DEATH_EXECUTOR 4
+/* A kernel ran longer than the VM's kernels may. */
+#define VGPU_DEATH_TIMEOUT 5
 
 /* An event. */
 struct vgpu_event {

@@ -19,6 +19,8 @@ consts! {
     pub const DEATH_SHUTDOWN: u32 = 3;
     /// The executor could not go on.
     pub const DEATH_EXECUTOR: u32 = 4;
+    /// A kernel ran longer than the VM's kernels may.
+    pub const DEATH_TIMEOUT: u32 = 5;
 }
 
 structs! {

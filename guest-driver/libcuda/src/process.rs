@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use cuda_api::info::{DeviceInfo, Link, VmInfo};
 use cuda_api::types::{CUcontext, attribute};
 use cuda_api::{CUresult, CuResult};
-use pci_layout::event::DEATH_SHUTDOWN;
+use pci_layout::event::{DEATH_SHUTDOWN, DEATH_TIMEOUT};
 use pci_layout::regs;
 use transport::{ControlError, Device, Kind, OpenError, OpenParams, Session, SessionState};
 
@@ -237,7 +237,11 @@ pub fn death(reason: u32) -> CUresult {
     if ENDING.load(Ordering::Relaxed) {
         return CUresult::DEINITIALIZED;
     }
-    if reason == DEATH_SHUTDOWN { CUresult::SYSTEM_NOT_READY } else { CUresult::UNKNOWN }
+    match reason {
+        DEATH_SHUTDOWN => CUresult::SYSTEM_NOT_READY,
+        DEATH_TIMEOUT => CUresult::LAUNCH_TIMEOUT,
+        _ => CUresult::UNKNOWN,
+    }
 }
 
 /// What a refused control request answers.

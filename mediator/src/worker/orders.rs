@@ -20,6 +20,7 @@ use super::ring::{SpinLimit, State};
 use super::rings::Rings;
 use super::turns::Turns;
 use super::wake::Waker;
+use super::watchdog::{self, Watchdog};
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
@@ -232,7 +233,8 @@ impl<H: CallHandler> Session<H> {
         log::debug!("the session's executor was made in {:?}", start.elapsed());
         turns.set_devices(&handler.device_ids());
         let waker = if body.futex == 0 { Waker::Event { page: page.clone(), wake } } else { Waker::Futex };
-        let limits = Limits::new(vm_page, page.clone());
+        let limits = Limits::new(Arc::clone(&vm_page), page.clone());
+        let watchdog = Watchdog::new(vm_page);
         let state = State {
             handler,
             gate: Gate::default(),
@@ -244,6 +246,7 @@ impl<H: CallHandler> Session<H> {
             output,
             spin: SpinLimit::new(init.spin),
             limits,
+            watchdog,
             logged_errors: AtomicU32::new(0),
         };
         let regions = Regions::new(Arc::clone(&budget));
@@ -262,6 +265,9 @@ impl<H: CallHandler> Session<H> {
             std::thread::Builder::new().name("turns".to_owned()).spawn(move || state.turns.run(&state));
         if let Err(error) = turns {
             die(exit::HOST, &format!("no thread for turns: {error}"));
+        }
+        if let Err(error) = watchdog::start(&self.state) {
+            die(exit::HOST, &format!("no thread for late kernels: {error}"));
         }
         self.outlive_the_daemon(socket);
         self.state.page.set_live();

@@ -18,6 +18,7 @@ use super::queue::{FrameCopy, RingWords};
 use super::sequence::Turn;
 use super::turns::{Passed, Turns};
 use super::wake::Waker;
+use super::watchdog::Watchdog;
 use super::{die, exit};
 use crate::counters::{CounterPage, RingCounters, count};
 use crate::profile::Profile;
@@ -64,6 +65,7 @@ pub(super) struct State<H> {
     pub(super) output: Arc<Output>,
     pub(super) spin: SpinLimit,
     pub(super) limits: Limits,
+    pub(super) watchdog: Watchdog,
     pub(super) logged_errors: AtomicU32,
 }
 
@@ -317,6 +319,7 @@ impl<H: CallHandler> RingWorker<'_, H> {
         }
         let (ring, state) = (self.ring, self.state);
         state.limits.wait(|| ring.draining.load(Ordering::Relaxed), || self.settle());
+        state.watchdog.look(&state.handler);
         let passed = self.pass(frame);
         self.reply.clear();
         let staging = self.ring.staging();

@@ -291,7 +291,7 @@ impl Guest {
         self.tickets.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    fn kick(&self) {
+    pub fn kick(&self) {
         match &self.kick {
             Some(kick) => drop(rustix::io::write(kick, &1u64.to_ne_bytes()).expect("kick")),
             None => self.vm.kick(self.id),

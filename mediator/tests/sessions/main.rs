@@ -6,6 +6,7 @@ mod ahead;
 mod echo;
 mod guest;
 mod hostile;
+mod kernels;
 mod life;
 mod order;
 mod profile;
@@ -19,6 +20,9 @@ use mediator::worker::Role;
 fn main() {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     if Role::of_this_process().is_some() {
+        if std::env::args_os().any(|word| word == kernels::REAL) {
+            mediator::worker::main(mediator::executor::Program::default());
+        }
         mediator::worker::main(echo::Echo::default());
     }
     let tests = [
@@ -29,6 +33,7 @@ fn main() {
         hostile::TESTS,
         regions::TESTS,
         shares::TESTS,
+        kernels::TESTS,
         wakes::TESTS,
     ]
     .concat();

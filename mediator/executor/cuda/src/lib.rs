@@ -74,6 +74,7 @@ mod table;
 mod thread;
 mod user_objects;
 mod views;
+mod watchdog;
 mod words;
 
 pub use attributes::{Started, probe, start};

@@ -33,6 +33,7 @@ use crate::table::Table;
 use crate::thread::Thread;
 use crate::user_objects::UserObject;
 use crate::views::Views;
+use crate::watchdog::Watchdog;
 use crate::words::Words;
 use crate::{Started, host_functions};
 
@@ -109,6 +110,7 @@ pub struct Cuda {
     pub(crate) ipc: Ipc,
     pub(crate) output: Option<Arc<dyn DeviceOutput>>,
     pub(crate) words: Words,
+    pub(crate) watchdog: Watchdog,
     pub(crate) prints: Prints,
     /// Held while the driver edits a graph: it leaves that to its callers to keep apart.
     pub(crate) graph_state: Mutex<Graphs>,
@@ -180,6 +182,7 @@ impl Cuda {
             ipc: Ipc::new(services.sharing),
             output: services.output,
             words: Words::new(services.completion.clone()),
+            watchdog: Watchdog::default(),
             prints: Prints::new(services.completion, majors),
             staged: services.staged,
             warned: Mutex::default(),
@@ -341,6 +344,7 @@ impl Cuda {
             let _ = thread.bind(None);
         }
         let outcome = how();
+        self.watchdog.forget_context(context.id);
         self.resume_managed(managed);
         outcome
     }
@@ -442,6 +446,14 @@ impl Executor for Cuda {
 
     fn pause(&self, paused: bool) {
         host_functions::functions().pause(paused);
+    }
+
+    fn watch_launches(&self, on: bool) {
+        self.watchdog.set(on);
+    }
+
+    fn longest_launch(&self) -> Duration {
+        self.watchdog.longest()
     }
 
     fn quiesce(&self, limit: Duration) -> bool {

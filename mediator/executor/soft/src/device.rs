@@ -22,6 +22,7 @@ use crate::budget::{Budget, QUEUED_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::gate::{Gate, Mark, Passed};
 use crate::lock::{lock, wait};
 use crate::memory::Memory;
+use crate::running::Running;
 use crate::streams::{Added, Point, StreamId, Streams};
 use crate::work::{HostCall, WaitValue, Work};
 use crate::{shape, transfer};
@@ -65,6 +66,8 @@ pub(crate) struct Device {
     pub(crate) texts: Arc<Budget>,
     /// Host threads of one launch.
     pub(crate) cores: usize,
+    /// When the launches that run have begun.
+    pub(crate) running: Running,
     /// Ends kernels.
     pub(crate) cancel: AtomicBool,
     sticky: AtomicU32,
@@ -96,6 +99,7 @@ impl Device {
             queued: Budget::new(QUEUED_BYTES_MAX),
             texts: Budget::new(TEXT_BYTES_MAX),
             cores,
+            running: Running::default(),
             cancel: AtomicBool::new(false),
             sticky: AtomicU32::new(0),
             state: Mutex::new(State { streams: Streams::default(), idle: 0, stopping: false }),

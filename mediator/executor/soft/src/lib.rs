@@ -62,6 +62,7 @@ mod overtake;
 mod physical;
 mod pools;
 mod program;
+mod running;
 mod shape;
 mod soft;
 mod space;

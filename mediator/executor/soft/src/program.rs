@@ -207,6 +207,7 @@ impl Launch {
             cancel: &device.cancel,
             print: &|text| device.print(text),
         };
+        let _running = device.running.begin();
         self.program.linked.launch(&config).map(|_| ()).map_err(|fault| {
             let result = result_of(&fault);
             if fault != ptx::Fault::Cancelled {

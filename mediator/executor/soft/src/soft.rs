@@ -330,6 +330,13 @@ impl Executor for Soft {
         self.device.functions.pause(paused);
     }
 
+    /// Noted in any case: it costs nothing here.
+    fn watch_launches(&self, _: bool) {}
+
+    fn longest_launch(&self) -> Duration {
+        self.device.running.longest()
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
         match self.device.wait_at_rest(Instant::now().checked_add(limit)) {
             Ok(idle) => idle,

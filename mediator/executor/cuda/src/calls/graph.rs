@@ -175,10 +175,11 @@ impl Host for Cuda {
         self.instantiate_with_log(thread, exec, graph, room)
     }
 
-    fn cuGraphLaunch(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
+    fn cuGraphLaunch(&self, thread: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {
         let (exec, stream) = (self.graph_exec(exec)?, self.stream(stream)?);
         self.check_memory_of_exec(&exec)?;
-        self.launch_charged(exec.context.device, || self.driver.cuGraphLaunch(exec.raw, stream.raw))
+        let launch = || self.driver.cuGraphLaunch(exec.raw, stream.raw);
+        self.launch_charged(exec.context.device, || self.watched(thread, stream.raw, launch))
     }
 
     fn cuGraphUpload(&self, _: &mut Thread, exec: CUgraphExec, stream: CUstream) -> CuResult<()> {

@@ -125,6 +125,7 @@ impl Cuda {
 
     fn launch_with(
         &self,
+        thread: &Thread,
         function: &Function,
         grid: [u32; 3],
         block: [u32; 3],
@@ -134,7 +135,7 @@ impl Cuda {
         params: &[u8],
     ) -> CuResult<()> {
         let config = Self::config(grid, block, shared_bytes, stream, attributes);
-        self.with_params(function, stream.raw, params, |list, extra| {
+        self.with_params(thread, function, stream.raw, params, |list, extra| {
             // SAFETY: configuration and attributes are locals that outlive the call, the parameters by `with_params`.
             unsafe { self.driver.cuLaunchKernelEx(&raw const config, function.raw, list, extra) }
         })
@@ -145,11 +146,13 @@ impl Cuda {
     /// and outlive the launch.
     fn with_params(
         &self,
+        thread: &Thread,
         function: &Function,
         stream: Raw,
         params: &[u8],
         launch: impl FnOnce(*mut *mut c_void, *mut *mut c_void) -> CuResult<()>,
     ) -> CuResult<()> {
+        let launch = |list, extra| self.watched(thread, stream, || launch(list, extra));
         let mut size = params_size(function, params)?;
         let none = std::ptr::null_mut();
         if params.is_empty() {
@@ -198,7 +201,7 @@ pub(crate) fn extra(params: &[u8], size: &mut usize) -> [*mut c_void; 5] {
 impl Host for Cuda {
     fn cuLaunchKernel(
         &self,
-        _: &mut Thread,
+        thread: &mut Thread,
         f: CUfunction,
         grid: [u32; 3],
         block: [u32; 3],
@@ -209,7 +212,7 @@ impl Host for Cuda {
         let (function, stream) = (self.function(f)?, self.stream(stream)?);
         let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
         let raw = function.raw;
-        self.with_params(&function, stream.raw, params, |list, extra| {
+        self.with_params(thread, &function, stream.raw, params, |list, extra| {
             // SAFETY: the parameters outlive the call by `with_params`, and the call copies them.
             unsafe {
                 self.driver.cuLaunchKernel(raw, gx, gy, gz, bx, by, bz, shared_bytes, stream.raw, list, extra)
@@ -219,7 +222,7 @@ impl Host for Cuda {
 
     fn cuLaunchKernelEx(
         &self,
-        _: &mut Thread,
+        thread: &mut Thread,
         f: CUfunction,
         grid: [u32; 3],
         block: [u32; 3],
@@ -230,12 +233,12 @@ impl Host for Cuda {
     ) -> CuResult<()> {
         let (function, stream) = (self.function(f)?, self.stream(stream)?);
         let attributes = self.attributes(attributes)?;
-        self.launch_with(&function, grid, block, shared_bytes, &stream, &attributes, params)
+        self.launch_with(thread, &function, grid, block, shared_bytes, &stream, &attributes, params)
     }
 
     fn cuLaunchCooperativeKernel(
         &self,
-        _: &mut Thread,
+        thread: &mut Thread,
         f: CUfunction,
         grid: [u32; 3],
         block: [u32; 3],
@@ -246,7 +249,7 @@ impl Host for Cuda {
         let (function, stream) = (self.function(f)?, self.stream(stream)?);
         let cooperative = [u64::from(COOPERATIVE), 1, 0, 0, 0, 0, 0, 0, 0];
         let attributes = Attributes { records: vec![cooperative], _events: Vec::new() };
-        self.launch_with(&function, grid, block, shared_bytes, &stream, &attributes, params)
+        self.launch_with(thread, &function, grid, block, shared_bytes, &stream, &attributes, params)
     }
 
     fn cuFuncSetAttribute(
