@@ -2,6 +2,11 @@
 
 use std::ffi::OsString;
 
+use log_limit::{LINES, LogLimit, limited};
+
+/// For values that are left out.
+static LEFT_OUT: LogLimit = LogLimit::new(LINES);
+
 /// Longest value that is passed on, in bytes: room for a list of 32 device UUIDs.
 const VALUE_BYTES_MAX: usize = 1400;
 
@@ -65,7 +70,7 @@ pub(crate) fn of_guest(block: &[u8], allowed: Option<&str>) -> Vec<(String, Stri
         }
         if value.len() > VALUE_BYTES_MAX || !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
         {
-            log::warn!("the guest's {name} is too long or not plain ASCII and is left out");
+            limited!(LEFT_OUT, warn, "the guest's {name} is too long or not plain ASCII and is left out");
             continue;
         }
         chosen.push((name.to_owned(), value.to_owned()));

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use pci_layout::{event, regs};
 use zerocopy::IntoBytes;
 
+use log_limit::limited;
+
 use crate::channel::{Answer, NoAnswer, OpenBody, OrderHeader, kind};
 use crate::monitor::{WatchId, Watcher};
 use crate::pieces::PieceList;
@@ -141,6 +143,16 @@ impl Watcher for SessionWatch {
     }
 }
 
+/// A `DEATH_` value for the log.
+fn in_words(reason: u32) -> &'static str {
+    match reason {
+        event::DEATH_MALFORMED => "the guest broke the protocol's rules",
+        event::DEATH_EXECUTOR => "the executor cannot go on",
+        event::DEATH_TIMEOUT => "a kernel ran too long",
+        _ => "the worker was killed or has crashed",
+    }
+}
+
 /// State of a session's thread.
 pub(crate) struct Session {
     id: u32,
@@ -225,6 +237,7 @@ impl Session {
 
     fn open(&mut self, open: Open, done: Completion) -> Next {
         self.page = Some(open.page.clone());
+        let pid = open.pid;
         match self.start_worker(&open) {
             Ok(()) => {
                 // Set once: a session is opened once.
@@ -234,7 +247,12 @@ impl Session {
                 Next::Go
             }
             Err(error) => {
-                log::warn!("{} is not opened: {error}", self.name());
+                limited!(
+                    self.shared.refusals,
+                    warn,
+                    "{} is not opened for guest process {pid}: {error}",
+                    self.name()
+                );
                 self.release_worker();
                 // Before the answer, so that whoever hears it may open the slot again. If it is not ours any more, the
                 // session is being abandoned, and that ends the thread.
@@ -253,7 +271,13 @@ impl Session {
             unavailable
         };
         if open.fingerprint != shared.probed.fingerprint {
-            log::warn!("{}: the guest's libcuda has another call table", self.name());
+            let pid = open.pid;
+            limited!(
+                shared.refusals,
+                warn,
+                "{}: libcuda of guest process {pid} has another call table",
+                self.name()
+            );
             return Err(SessionError::new(regs::ERROR_UNSUPPORTED));
         }
         let pieces = PieceList::new(std::slice::from_ref(&open.page), open.page.len)?;
@@ -310,7 +334,9 @@ impl Session {
                 NoAnswer::Late => SessionError::new(regs::ERROR_TIMEOUT),
             }
         })?)?;
-        log::info!(
+        limited!(
+            shared.openings,
+            info,
             "{} opened: guest process {} user {}, worker {}",
             self.name(),
             open.pid,
@@ -361,7 +387,8 @@ impl Session {
         if answer.error == regs::ERROR_NONE {
             return Ok(());
         }
-        log::warn!("{}: {}", self.name(), String::from_utf8_lossy(&answer.tail).escape_debug());
+        let why = String::from_utf8_lossy(&answer.tail);
+        limited!(self.shared.refusals, warn, "{}: {}", self.name(), why.escape_debug());
         let known = answer.error <= regs::ERROR_QUARANTINED;
         let error = if known { answer.error } else { regs::ERROR_MEDIATOR_UNAVAILABLE };
         Err(SessionError { error, cuda_result: answer.cuda_result })
@@ -421,10 +448,14 @@ impl Session {
             return;
         }
         let reason = exit.reason();
-        log::error!(
-            "{} died: {why}, worker {} ended with {exit:?}, reason {reason}",
+        let pid = self.control.opened.get().map_or(0, |(_, pid)| *pid);
+        limited!(
+            self.shared.endings,
+            error,
+            "{} died: {why}, worker {} of guest process {pid} ended with {exit:?}, reason {reason} ({})",
             self.name(),
-            worker.pid()
+            worker.pid(),
+            in_words(reason)
         );
         self.shared.count_died();
         self.fault("died");
@@ -455,7 +486,13 @@ impl Session {
             self.unwatch();
             let exit = worker.child().end(self.shared.config.limits.close);
             self.dead = true;
-            log::info!("{} closed, worker {} ended with {exit:?}", self.name(), worker.pid());
+            limited!(
+                self.shared.endings,
+                info,
+                "{} closed, worker {} ended with {exit:?}",
+                self.name(),
+                worker.pid()
+            );
         }
         self.shared.look_for_fault(self.id, &self.control);
         // Other threads of the guest process may still be waiting; the page is pinned until this is answered.

@@ -32,6 +32,9 @@ use crate::{Done, Events, Open, Piece, SessionError, Settings, StartError, Total
 /// Longest information blob that a probe may make, in bytes.
 pub const PROBE_INFO_BYTES_MAX: usize = 1024 * 1024;
 
+/// Lines about sessions that begin, and as many about those that end, in a second.
+const SESSION_LINES: u32 = 50;
+
 /// What the probe said.
 pub(crate) struct Probed {
     devices: Devices,
@@ -84,6 +87,8 @@ pub(crate) struct Shared {
     quarantines: Quarantines,
     /// For what guests can bring about as often as they like.
     pub(crate) refusals: LogLimit,
+    pub(crate) openings: LogLimit,
+    pub(crate) endings: LogLimit,
     stopped: AtomicBool,
     kicks: AtomicU64,
 }
@@ -245,6 +250,8 @@ impl Vm {
             readings,
             quarantines: Quarantines::default(),
             refusals: LogLimit::default(),
+            openings: LogLimit::new(SESSION_LINES),
+            endings: LogLimit::new(SESSION_LINES),
             stopped: AtomicBool::new(false),
             kicks: AtomicU64::new(0),
         };

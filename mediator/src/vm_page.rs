@@ -16,12 +16,15 @@ use std::time::Duration;
 
 use cuda_api::account::Account;
 use cuda_api::info::DEVICES_MAX;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Settings;
 use crate::atomics::{self, Atomics};
 
 /// Workers of a VM at once, those included that wait for a session.
 pub(crate) const SLOTS: usize = 1024;
+/// Lines that all workers of a VM log in a second, those for debugging not counted.
+const LOG_LINES: u64 = 100;
 /// How often a worker tries to take bytes while others do.
 const TRIES: u32 = 4;
 /// Between two tries it waits so long, more where its slot's number is higher: two that were in each other's way are so once.
@@ -43,6 +46,10 @@ struct Layout {
     queue_depth: AtomicU64,
     /// How long a kernel may run; 0: for ever.
     kernel_timeout_ns: AtomicU64,
+    /// The second in which workers have logged last, how many lines by then, and how many were held back since the last that passed.
+    log_second: AtomicU64,
+    log_lines: AtomicU64,
+    log_held: AtomicU64,
     /// What each slot's worker holds, by device.
     held: [[AtomicU64; SLOTS]; DEVICES_MAX],
 }
@@ -186,6 +193,20 @@ impl WorkerPage {
         (limit != 0).then(|| Duration::from_nanos(limit))
     }
 
+    /// Whether a line may be logged now; `Some(n)` also says that `n` lines of the VM's workers were held back before it.
+    pub(crate) fn pass_line(&self) -> Option<u64> {
+        let second = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0);
+        // Two workers that find a new second at once may let some lines more pass.
+        if self.layout.log_second.swap(second, Ordering::Relaxed) != second {
+            self.layout.log_lines.store(0, Ordering::Relaxed);
+        }
+        if self.layout.log_lines.fetch_add(1, Ordering::Relaxed) < LOG_LINES {
+            return Some(self.layout.log_held.swap(0, Ordering::Relaxed));
+        }
+        self.layout.log_held.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
     fn mine(&self, device: usize) -> Option<&AtomicU64> {
         self.layout.held.get(device)?.get(self.slot)
     }
@@ -324,6 +345,19 @@ mod tests {
         assert_eq!(page.used(0), 0);
         let taken = workers.iter().filter(|(_, worker)| worker.take(0, 300)).count();
         assert_eq!(taken, 3);
+    }
+
+    #[test]
+    fn lines_of_all_workers_are_counted_together() {
+        let page = page(1);
+        let workers = [worker(&page), worker(&page)];
+        let second = || clock_gettime(ClockId::Monotonic).tv_sec;
+        let (begin, mut passed) = (second(), 0);
+        for round in 0..2000 {
+            passed += u64::from(workers[round % 2].1.pass_line().is_some());
+        }
+        let seconds = u64::try_from(second() - begin).expect("forward") + 1;
+        assert!((LOG_LINES..=seconds * LOG_LINES).contains(&passed), "{passed} in {seconds} s");
     }
 
     #[test]

@@ -21,6 +21,7 @@
 mod completion;
 mod gate;
 mod limits;
+mod logging;
 mod mapping;
 mod orders;
 mod output;
@@ -49,6 +50,7 @@ use crate::channel::{self, Answer, Order, ProbeAnswer, kind};
 use crate::process::{PROBE_WORD, READER_WORD, WORKER_WORD};
 use crate::{CallHandler, ExecutorKind, PROBE_INFO_BYTES_MAX};
 
+pub use self::logging::start_log;
 pub use crate::counters::StagedBytes;
 pub use sequence::ORDER_ASK_AFTER;
 pub use window::PINNED_WINDOW;
@@ -304,6 +306,7 @@ fn answer_error(error: u32, cuda_result: u32, reason: String) -> Answer {
 fn end_on_panic() {
     // Not on standard error, which may be the guest's by then.
     std::panic::set_hook(Box::new(move |info| {
+        self::logging::last_words();
         log::error!("{info}\n{}", std::backtrace::Backtrace::capture());
         end(exit::PANICKED)
     }));
@@ -311,6 +314,9 @@ fn end_on_panic() {
 
 /// Ends the process for a reason that goes to the log.
 fn die(status: i32, reason: &str) -> ! {
+    if status != exit::ASKED {
+        self::logging::last_words();
+    }
     log::error!("{reason}");
     end(status)
 }

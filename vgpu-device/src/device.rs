@@ -246,8 +246,11 @@ impl Device {
             }
             Request::OpenSession { session, abi_version, pid, uid, fingerprint, page_gpa, env } => {
                 if abi_version != ABI_VERSION {
-                    log::warn!(
-                        "process {pid}: libcuda speaks version {abi_version}, this device {ABI_VERSION}"
+                    let vm = self.answers.registers.identity().vm_id;
+                    limited!(
+                        self.log_limit,
+                        warn,
+                        "VM {vm}: libcuda of process {pid} speaks version {abi_version}, this device {ABI_VERSION}"
                     );
                     let error = SessionError::new(regs::ERROR_UNSUPPORTED);
                     return responder.error(error);
@@ -302,7 +305,12 @@ impl Device {
             ring_limit: ring::RINGS_MAX,
         };
         if abi_version != ABI_VERSION {
-            log::warn!("the driver speaks version {abi_version}, this device {ABI_VERSION}: refused");
+            limited!(
+                self.log_limit,
+                warn,
+                "VM {}: the driver speaks version {abi_version}, this device {ABI_VERSION}: refused",
+                identity.vm_id
+            );
             return responder.error_with_body(regs::ERROR_UNSUPPORTED, greeting.as_bytes());
         }
         if self.front == Front::Queues {
@@ -315,7 +323,12 @@ impl Device {
             };
             let another_boot = self.boot().as_ref().is_none_or(|boot| boot.nonce != nonce);
             if another_boot && !self.table().is_empty() {
-                log::info!("the guest has booted anew: its sessions end");
+                limited!(
+                    self.log_limit,
+                    info,
+                    "VM {}: the guest has booted anew: its sessions end",
+                    identity.vm_id
+                );
                 self.end_all_sessions();
             }
             *self.boot() = Some(Boot { nonce, pending: Some(pending) });

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use log_limit::{LINES, LogLimit, limited};
 use pci_layout::control::SESSIONS_MAX;
 use pci_layout::event::EVENT_SESSION_DIED;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -30,6 +31,10 @@ use crate::daemon::{Stop, borrow};
 use crate::socket::Listener;
 use peer::Peer;
 use slots::Slots;
+
+/// Guests and local processes choose how often these lines are due.
+static DEATHS: LogLimit = LogLimit::new(LINES);
+static REFUSALS: LogLimit = LogLimit::new(LINES);
 
 /// The session field of OPEN_SESSION: the daemon chooses the slot.
 pub use pci_layout::control::SESSION_UNASSIGNED as SLOT_UNASSIGNED;
@@ -63,7 +68,9 @@ impl EventSink for Local {
             let owner =
                 SessionId::new(event.session).and_then(|session| self.owners().get(&session).cloned());
             if let Some(peer) = owner.and_then(|owner| owner.upgrade()) {
-                log::info!(
+                limited!(
+                    DEATHS,
+                    info,
                     "session {} has died (reason {}); its connection ends",
                     event.session,
                     event.reason
@@ -104,7 +111,7 @@ pub fn serve(listener: &Listener, device: &Arc<Device>, stop: &Arc<Stop>) -> io:
         threads.retain(|thread| !thread.is_finished());
         match listener.accept() {
             Ok(Some(_)) if threads.len() >= CONNECTIONS_MAX => {
-                log::warn!("connection refused: there are {CONNECTIONS_MAX}");
+                limited!(REFUSALS, warn, "connection refused: there are {CONNECTIONS_MAX}");
             }
             Ok(Some(socket)) => match start(&local, socket) {
                 Ok(thread) => threads.push(thread),

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use log_limit::{LINES, LogLimit, limited};
 use pci_layout::ids::{QUEUE_CONTROL, QUEUE_COUNT};
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
@@ -20,6 +21,9 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 
 use crate::front::{QUEUE_SIZE_MAX, Ring, VmFront};
 use crate::memory::REGIONS_MAX;
+
+/// Guests and local processes choose how often these lines are due.
+static RESETS: LogLimit = LogLimit::new(LINES);
 
 /// The virtio features offered.
 pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
@@ -87,7 +91,7 @@ impl VhostUserBackendReqHandlerMut for Messages {
 
     fn reset_device(&mut self) -> Result<()> {
         if self.front.device().sessions_open() > 0 {
-            log::info!("the VM has reset the device: its sessions end");
+            limited!(RESETS, info, "the VM has reset the device: its sessions end");
         }
         for index in 0..QUEUE_COUNT {
             let (at, ring) = self.ring(index)?;

@@ -76,7 +76,9 @@ fn start_log() {
     if let Ok(log) = std::io::stderr().as_fd().try_clone_to_owned() {
         builder.target(env_logger::Target::Pipe(Box::new(std::fs::File::from(log))));
     }
-    builder.init();
+    let log = builder.build();
+    let level = log.filter();
+    mediator::worker::start_log(Box::new(log), level);
 }
 
 /// The attachment, as far as it is made before anything else: an error in it is found before workers are started.

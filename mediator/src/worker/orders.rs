@@ -128,6 +128,7 @@ pub(super) fn serve<P: WorkerProgram>(
         Ok(page) => page,
         Err(error) => die(exit::HOST, &format!("the VM page cannot be mapped: {error}")),
     };
+    super::logging::count_in(Arc::clone(&page));
     init.setup.account = Some(Arc::clone(&page) as _);
     init.setup.sharing = Some(Arc::new(Requests::new(requests)));
     let order = next_order(socket);
@@ -217,6 +218,7 @@ impl<H: CallHandler> Session<H> {
         })?;
         let staged = Some(StagedBytes::new(Arc::clone(&counters)));
         let OpenBody { pid, uid, .. } = body;
+        super::logging::name_session(init.setup.vm_id, order.header.index, pid);
         let setup = WorkerSetup {
             session: order.header.index,
             pid,

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use log_limit::{LINES, LogLimit, limited};
 use pci_layout::control::{
     CLOSE_SESSION, OPEN_SESSION, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, ReplyHeader, RequestHeader, SessionRef,
 };
@@ -22,6 +23,9 @@ use super::memory::{Memfd, MessageMemory};
 use super::packet::{self, Received};
 use super::{Local, SLOT_UNASSIGNED};
 use crate::daemon::borrow;
+
+/// Guests and local processes choose how often these lines are due.
+static FAILURES: LogLimit = LogLimit::new(LINES);
 
 /// The process at the other end.
 pub(super) struct Peer {
@@ -97,7 +101,7 @@ impl Peer {
                 Ok(Received::Nothing) => {}
                 Ok(Received::End) => break,
                 Err(error) => {
-                    log::warn!("a local connection has failed: {error}");
+                    limited!(FAILURES, warn, "a local connection has failed: {error}");
                     break;
                 }
             }
@@ -220,7 +224,7 @@ impl Peer {
             return self.answer(answer, None);
         }
         let Some(kick) = self.local.device.kick_fd(slot) else {
-            log::warn!("session {slot} has ended before its process was told of it");
+            limited!(FAILURES, warn, "session {slot} has ended before its process was told of it");
             return self.shut_down();
         };
         let request_id = ReplyHeader::read_from_prefix(answer).map_or(0, |(header, _)| header.request_id);

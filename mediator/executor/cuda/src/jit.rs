@@ -95,14 +95,13 @@ impl Options {
         (count, self.numbers.as_mut_ptr(), self.values.as_mut_ptr())
     }
 
-    /// The logs, for the guest, and the error log's text for ours.
-    pub(crate) fn logs(&self) -> (Vec<u8>, Vec<u8>, String) {
+    /// The logs, for the guest.
+    pub(crate) fn logs(&self) -> (Vec<u8>, Vec<u8>) {
         let text = |log: &[u8]| log.split(|b| *b == 0).next().unwrap_or_default().to_vec();
         let (mut info, mut error) = (text(&self.info), text(&self.error));
-        let said = String::from_utf8_lossy(&error).trim().to_owned();
         info.truncate(self.info_room);
         error.truncate(self.error_room);
-        (info, error, said)
+        (info, error)
     }
 }
 
@@ -131,7 +130,7 @@ mod tests {
         let mut options = Options::read(&[], 8, 3).unwrap();
         options.info[..4].copy_from_slice(b"info");
         options.error[..6].copy_from_slice(b"error\n");
-        let (info, error, said) = options.logs();
-        assert_eq!((info.as_slice(), error.as_slice(), said.as_str()), (&b"info"[..], &b"err"[..], "error"));
+        let (info, error) = options.logs();
+        assert_eq!((info.as_slice(), error.as_slice()), (&b"info"[..], &b"err"[..]));
     }
 }

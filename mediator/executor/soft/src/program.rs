@@ -211,7 +211,7 @@ impl Launch {
         self.program.linked.launch(&config).map(|_| ()).map_err(|fault| {
             let result = result_of(&fault);
             if fault != ptx::Fault::Cancelled {
-                log::warn!("kernel {}: {fault}", self.kernel.name);
+                log::warn!("a kernel faults: {fault}");
             }
             result
         })

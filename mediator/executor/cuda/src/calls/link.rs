@@ -100,7 +100,7 @@ impl Cuda {
             return Err(CUresult::INVALID_VALUE);
         }
         let outcome = self.driver.cuLinkComplete(link.raw);
-        let (info, error, said) = state.options.logs();
+        let (info, error) = state.options.logs();
         match outcome {
             Ok((at, len)) if at != 0 && len != 0 => {
                 state.linked = Some((at, len));
@@ -108,7 +108,7 @@ impl Cuda {
             }
             Ok(_) => Err(CUresult::UNKNOWN),
             Err(result) => {
-                self.warn_once(&format!("a link fails ({result}): {said}"));
+                self.warn_once(&format!("a link fails ({result})"));
                 Ok((result.0, 0, info, error))
             }
         }

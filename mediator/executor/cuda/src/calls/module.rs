@@ -72,7 +72,7 @@ impl Cuda {
         self.hold(device, counted_bytes(image.device_bytes(capability)))
     }
 
-    /// A load that came to its end, well or not: what it answers. The driver's reason goes to the log as well.
+    /// A load that came to its end, well or not: what it answers.
     pub(crate) fn loaded(
         &self,
         outcome: CuResult<()>,
@@ -80,10 +80,11 @@ impl Cuda {
         image_bytes: usize,
         begun: Instant,
     ) -> Loaded {
-        let (info, error, said) = options.logs();
+        let (info, error) = options.logs();
         log::debug!("an image of {image_bytes} bytes is loaded in {:?}", begun.elapsed());
         if let Err(result) = outcome {
-            self.warn_once(&format!("an image is refused ({result}): {said}"));
+            // What the driver says of it is about the program's code: that is for the program.
+            self.warn_once(&format!("an image is refused ({result})"));
         }
         (outcome.err().map_or(0, |result| result.0), info, error)
     }

@@ -24,7 +24,8 @@ pub(crate) type Loaded = (u32, Vec<u8>, Vec<u8>);
 /// A load that came to its end, well or not: what it answers. The error log says why it was refused.
 pub(crate) fn loaded(soft: &Soft, outcome: Result<(), Refusal>, error_room: u32) -> Loaded {
     let Err(refusal) = outcome else { return (0, Vec::new(), Vec::new()) };
-    soft.warn_once(&format!("an image is refused ({}): {}", refusal.result, refusal.log));
+    // Why is for the program: it is about its code.
+    soft.warn_once(&format!("an image is refused ({})", refusal.result));
     let room = usize::try_from(error_room).unwrap_or(0).min(LOG_BYTES_MAX);
     let log = refusal.log.into_bytes().into_iter().take(room).collect();
     (refusal.result.0, Vec::new(), log)
