@@ -18,8 +18,11 @@
 //! - A worker serves one session and is never used again. It holds descriptors of its own only: files behind guest memory
 //!   come with the order that maps them and are closed once mapped.
 //! - Whatever a guest writes into a ring ends at worst its own session ([`pci_layout::event::DEATH_MALFORMED`]).
+//! - What workers may have together, and how fast, lies in one page that they share ([`Settings`] and its account of device
+//!   memory). What a worker held there is given back once, when it has been reaped.
 //!
-//! Lock order: the session table, then nothing. No lock is held while a [`Done`] or an [`Events`] method runs.
+//! Lock order: the session table, then nothing; the settings, then what the guest is told of its devices. No lock is held while a
+//! [`Done`] or an [`Events`] method runs.
 //!
 //! | constant | value | unit |
 //! |---|---|---|

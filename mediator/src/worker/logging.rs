@@ -96,6 +96,7 @@ impl Log for OfWorker {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
 mod tests {
     use std::sync::{Arc, Mutex};
 

@@ -70,6 +70,8 @@ mod pools;
 mod prints;
 mod ranges;
 mod session;
+#[cfg(test)]
+mod stand_in;
 mod table;
 mod thread;
 mod user_objects;

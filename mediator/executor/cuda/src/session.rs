@@ -486,3 +486,7 @@ impl Executor for Cuda {
 pub(crate) fn contexts_mut(cuda: &Cuda) -> std::sync::RwLockWriteGuard<'_, Contexts> {
     write(&cuda.contexts)
 }
+
+#[cfg(test)]
+#[path = "session/tests.rs"]
+mod tests;

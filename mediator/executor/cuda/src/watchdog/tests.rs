@@ -1,12 +1,7 @@
 //! Against a library that stands in for the driver, and carries out what it is told to.
 
-use std::process::Command;
-
-use cuda_api::info::VmInfo;
-use libloading::os::unix::Library;
-
 use super::*;
-use crate::{Config, Services, Started};
+use crate::{Services, stand_in};
 
 /// The driver, and how it is told.
 struct StandIn {
@@ -20,15 +15,7 @@ struct StandIn {
 
 impl StandIn {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("executor-cuda-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (source, built) = (folder.join("stand_in.c"), folder.join("stand_in.so"));
-        std::fs::write(&source, include_str!("stand_in.c")).unwrap();
-        let made = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).args([&built, &source]).status();
-        assert!(made.expect("gcc starts").success());
-        // SAFETY: it has no initialisers.
-        let library = unsafe { Library::new(&built) }.unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
+        let library = stand_in::library(name, include_str!("stand_in.c"));
         // SAFETY: these are their C signatures; the driver keeps the library for good.
         let (writes, carry_out, set_capture) = unsafe {
             (
@@ -37,12 +24,7 @@ impl StandIn {
                 *library.get(b"set_capture\0").unwrap(),
             )
         };
-        let driver: &'static Driver = Box::leak(Box::new(Driver::new(library)));
-        let info = VmInfo { driver_version: 13_000, stream_priorities: (0, 0), devices: Vec::new() };
-        let cuda = Cuda::new(Started { driver, info, config: Config::default() }, Services::default());
-        let context = Arc::new(Context::new(driver, 7, 1, 0, true));
-        let mut thread = Thread::new(driver, 0);
-        thread.bind(Some(context.clone())).unwrap();
+        let (cuda, thread, context) = stand_in::session(library, 1, Services::default());
         cuda.watchdog.set(true);
         StandIn { cuda, thread, context, writes, carry_out, set_capture }
     }
