@@ -7,7 +7,7 @@ use super::*;
 use crate::stand_in;
 
 const MIB: usize = 1 << 20;
-const QUOTA: u64 = 64 << 20;
+const QUOTA: usize = 64 << 20;
 /// The device as the account has it; to the driver it is the first.
 const COUNTED_AS: usize = 1;
 
@@ -59,7 +59,7 @@ impl Scene {
         // SAFETY: these are their C signatures; the driver keeps the library for good.
         let (set_empty, set_reserved) =
             unsafe { (*library.get(b"set_empty\0").unwrap(), *library.get(b"set_reserved\0").unwrap()) };
-        let account = Alone::new(Some(QUOTA));
+        let account = Alone::new(Some(QUOTA as u64));
         let services = Services { account: Some(Arc::new(Turned(account.clone()))), ..Services::default() };
         let (cuda, thread, context) = stand_in::session(library, 1, services);
         Scene { cuda, thread, context, account, set_empty, set_reserved }
@@ -103,10 +103,10 @@ fn memory_counts_from_its_allocation_to_its_end() {
     assert_eq!((alloc(&mut scene, 1), scene.held()), (Err(FULL), 40));
     scene.set_empty(false);
     let second = alloc(&mut scene, 24).unwrap();
-    assert_eq!(left(&mut scene), Ok((0, QUOTA as usize)));
+    assert_eq!(left(&mut scene), Ok((0, QUOTA)));
     free(&mut scene, first).unwrap();
     // What the device has left is less than what the VM has.
-    assert_eq!(left(&mut scene), Ok((5 * MIB, QUOTA as usize)));
+    assert_eq!(left(&mut scene), Ok((5 * MIB, QUOTA)));
     free(&mut scene, second).unwrap();
     assert_eq!(scene.held(), 0);
     // A context's memory ends with it.
@@ -187,7 +187,7 @@ fn pools_count_by_what_they_have_reserved() {
     scene.set_reserved(2);
     assert_eq!(
         memory::Host::cuMemGetInfo_v2(&scene.cuda, &mut scene.thread).map(|(_, total)| total),
-        Ok(QUOTA as usize)
+        Ok(QUOTA)
     );
     assert_eq!(scene.held(), 2);
 }
