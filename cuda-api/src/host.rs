@@ -140,6 +140,12 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// Waits for idle devices, at most so long. `false` where they were not.
     fn quiesce(&self, limit: std::time::Duration) -> bool;
 
+    /// Whether the device cannot come to rest before the guest has made further calls: it waits for a host function, or the
+    /// guest is in the middle of a capture, which a wait for the device would end.
+    fn awaits_guest(&self) -> bool {
+        false
+    }
+
     /// The VM is paused, or goes on: meanwhile no call waits for something that only the guest can do.
     fn pause(&self, paused: bool);
 

@@ -133,6 +133,12 @@ impl HostFunctions {
         }
     }
 
+    /// Whether a stream waits for a function that the guest has not run or not acknowledged.
+    pub fn is_awaited(&self) -> bool {
+        let state = self.lock();
+        !state.running.is_empty() || state.waiting.iter().any(|request| request.done.is_some())
+    }
+
     /// While the VM is paused nobody waits here: whoever does comes back with nothing, and asks again later.
     pub fn pause(&self, paused: bool) {
         self.lock().paused = paused;
@@ -168,11 +174,16 @@ mod tests {
         functions.gone(9);
         let next = functions.next(0);
         assert_eq!(next, Next { run: 1, token: 7, status: 0, gone: false });
+        assert!(functions.is_awaited(), "not before the guest says so is it over");
         assert_eq!(functions.next(12345), Next { run: 0, token: 9, status: 0, gone: true });
         assert_eq!(count.load(Ordering::SeqCst), 0);
         functions.tell(8, CUresult::LAUNCH_FAILED);
+        assert!(functions.is_awaited());
         assert_eq!(functions.next(1), Next { run: 0, token: 8, status: 719, gone: false });
         assert_eq!(count.load(Ordering::SeqCst), 1);
+        functions.tell(8, CUresult::SUCCESS);
+        assert!(!functions.is_awaited(), "nobody waits for what was only told");
+        functions.next(0);
         functions.tell(8, CUresult::SUCCESS);
         assert_eq!(functions.next(1).token, 8);
         assert_eq!(count.load(Ordering::SeqCst), 1, "acknowledged once");

@@ -171,6 +171,11 @@ pub trait CallHandler: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// Whether the device cannot come to rest before the guest has made further calls.
+    fn awaits_guest(&self) -> bool {
+        false
+    }
+
     /// Waits until the device is idle, at most `limit`; false if it is not.
     fn quiesce(&self, limit: Duration) -> bool;
 }

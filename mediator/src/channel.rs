@@ -36,7 +36,7 @@ pub(crate) mod kind {
     pub(crate) const MAP_REGION: u32 = 6;
     /// `index` is the region.
     pub(crate) const UNMAP_REGION: u32 = 7;
-    /// `len` is the limit in microseconds.
+    /// The VM is paused. `len` is the limit in microseconds.
     pub(crate) const STOP: u32 = 8;
     /// Go on after STOP.
     pub(crate) const RESUME: u32 = 9;
@@ -46,6 +46,18 @@ pub(crate) mod kind {
     pub(crate) const READER: u32 = 11;
     /// Read the devices again; the answer's tail is the number of bytes, 64 bits.
     pub(crate) const READ: u32 = 12;
+    /// The VM is suspended: come to rest. `len` is the limit in microseconds; the answer's tail is [`super::AtRest`].
+    /// After an error the session goes on.
+    pub(crate) const SUSPEND: u32 = 20;
+    /// Go on after SUSPEND.
+    pub(crate) const GO_ON: u32 = 21;
+    /// Others of the worker's user may look into it (`flags` 1), or not (0).
+    pub(crate) const EXPOSE: u32 = 22;
+    /// First order to a checkpointer; nothing comes with it.
+    pub(crate) const CHECKPOINTER: u32 = 23;
+    /// `index` is a process, `flags` what is done to it, `len` a limit in microseconds. For a question the answer's tail is the state,
+    /// 32 bits.
+    pub(crate) const CHECKPOINT: u32 = 24;
 }
 
 /// Longest tail that travels in the datagram itself, in bytes.
@@ -122,6 +134,17 @@ pub(crate) struct ProbeAnswer {
     pub(crate) device_count: u32,
     pub(crate) fingerprint: [u8; 16],
     pub(crate) info_len: u64,
+}
+
+/// Tail of the answer to SUSPEND.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub(crate) struct AtRest {
+    /// Device memory that the session has.
+    pub(crate) device_bytes: u64,
+    /// The CUresult that every call of the session answers, or 0.
+    pub(crate) sticky: u32,
+    pub(crate) reserved: u32,
 }
 
 /// One contiguous part of a mapping.

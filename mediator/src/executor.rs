@@ -9,7 +9,7 @@ use executor_cuda::{Cuda, Services, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
 
-use crate::worker::{Probe, SetupError, WorkerProgram, WorkerSetup};
+use crate::worker::{Action, Checkpointer, Probe, SetupError, WorkerProgram, WorkerSetup};
 use crate::{CallHandler, ExecutorKind, Frame, Malformed, StagingMemory};
 
 /// VRAM that a software device shows where the VM has no quota, in bytes.
@@ -118,6 +118,10 @@ where
 
     fn longest_launch(&self) -> Duration {
         self.0.longest_launch()
+    }
+
+    fn awaits_guest(&self) -> bool {
+        self.0.awaits_guest()
     }
 
     fn quiesce(&self, limit: Duration) -> bool {
@@ -287,6 +291,13 @@ impl CallHandler for Either {
         }
     }
 
+    fn awaits_guest(&self) -> bool {
+        match self {
+            Self::Cuda(driven) => driven.awaits_guest(),
+            Self::Soft(driven) => driven.awaits_guest(),
+        }
+    }
+
     fn quiesce(&self, limit: Duration) -> bool {
         match self {
             Self::Cuda(driven) => driven.quiesce(limit),
@@ -417,6 +428,16 @@ impl WorkerProgram for Program {
         }
     }
 
+    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError> {
+        match executor_cuda::Checkpoint::open() {
+            Ok(driver) => Ok(Box::new(DriverCheckpoint(driver))),
+            Err(error) => {
+                let reason = error.to_string();
+                Err(SetupError { error: regs::ERROR_UNSUPPORTED, cuda_result: 0, reason })
+            }
+        }
+    }
+
     fn open(self, setup: WorkerSetup) -> Result<Self::Handler, SetupError> {
         let staged = setup.staged.clone();
         let gpu = |config| {
@@ -431,5 +452,21 @@ impl WorkerProgram for Program {
             Some(cuda) => Ok(Either::Cuda(Box::new(Driven(cuda)))),
             None => soft(&setup).map(|soft| Either::Soft(Box::new(Driven(soft)))),
         }
+    }
+}
+
+/// NVIDIA's driver, as what takes processes off its GPUs.
+struct DriverCheckpoint(executor_cuda::Checkpoint);
+
+impl Checkpointer for DriverCheckpoint {
+    fn act(&mut self, action: Action, pid: i32, limit: Duration) -> Result<u32, u32> {
+        let done = match action {
+            Action::Lock => self.0.lock(pid, limit).map(|()| 0),
+            Action::Checkpoint => self.0.checkpoint(pid).map(|()| 0),
+            Action::Restore => self.0.restore(pid).map(|()| 0),
+            Action::Unlock => self.0.unlock(pid).map(|()| 0),
+            Action::State => self.0.state(pid),
+        };
+        done.map_err(|result| result.0)
     }
 }

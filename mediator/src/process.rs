@@ -31,6 +31,9 @@ pub(crate) const PROBE_WORD: &str = "probe";
 /// The word by which a program knows that it was started to read what the host's devices do.
 pub(crate) const READER_WORD: &str = "reader";
 
+/// The word by which a program knows that it was started to take workers off the GPU.
+pub(crate) const CHECKPOINTER_WORD: &str = "checkpointer";
+
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -72,7 +75,7 @@ struct Ended {
 impl Child {
     /// Starts the VM's program. The calling thread must outlive the process: the kernel kills the process when the
     /// thread that started it ends.
-    fn start(config: &VmConfig, word: &str) -> Result<Self> {
+    pub(crate) fn start(config: &VmConfig, word: &str) -> Result<Self> {
         let (socket, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let parent = rustix::process::getpid();

@@ -1,5 +1,8 @@
 //! The supervisor's side of one session: a thread that carries its operations out in order.
 
+mod suspend;
+
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,6 +19,7 @@ use crate::monitor::{WatchId, Watcher};
 use crate::pieces::PieceList;
 use crate::process::{Ahead, WorkerProcess};
 use crate::sharing::{Owner, Tokens};
+use crate::suspend::Held;
 use crate::vm::Shared;
 use crate::{Done, Events, Open, Piece, SessionError, WakeKind, environment, page};
 
@@ -86,6 +90,17 @@ pub(crate) enum Op {
         quiet: Sender<()>,
     },
     Resume,
+    /// The VM is being suspended: the worker is to come to rest.
+    Suspend {
+        answer: Sender<Result<Option<Held>, String>>,
+    },
+    /// The driver is to checkpoint the worker, which has to let itself be looked into, or has done so.
+    Expose {
+        exposed: bool,
+        done: Sender<()>,
+    },
+    /// The VM is suspended no more.
+    GoOn,
     WorkerEnded,
     /// The worker was killed; the thread is to reap it and end. With a reason, the guest is told.
     Abandon {
@@ -167,6 +182,8 @@ pub(crate) struct Session {
     dead: bool,
     /// The guest was told of the end.
     told: bool,
+    /// What waits for the end of the VM's suspend, where the session is part of one.
+    held: Option<VecDeque<Op>>,
 }
 
 enum Next {
@@ -176,7 +193,18 @@ enum Next {
 
 impl Session {
     pub(crate) fn new(id: u32, shared: Arc<Shared>, control: Arc<Control>, ops: Sender<Op>) -> Self {
-        Self { id, shared, control, ops, page: None, watch: None, owner: None, dead: false, told: false }
+        Self {
+            id,
+            shared,
+            control,
+            ops,
+            page: None,
+            watch: None,
+            owner: None,
+            dead: false,
+            told: false,
+            held: None,
+        }
     }
 
     /// Carries operations out until the session is closed or abandoned.
@@ -189,6 +217,7 @@ impl Session {
     }
 
     fn carry_out(&mut self, op: Op) -> Next {
+        let Some(op) = self.put_off(op) else { return Next::Go };
         match op {
             Op::Open { open, done } => return self.open(*open, done),
             Op::Map { header, pieces, done } => {
@@ -203,6 +232,8 @@ impl Session {
                 done.finish(if self.dead { Ok(()) } else { result });
             }
             Op::Close { done } => {
+                // What waits is answered first, and then the worker may be gone already.
+                self.held = None;
                 self.close();
                 done.finish(Ok(()));
                 return Next::End;
@@ -218,6 +249,13 @@ impl Session {
                     log::error!("{} did not go on", self.name());
                 }
             }
+            // Whoever asked may have given up.
+            Op::Suspend { answer } => drop(answer.send(self.suspend())),
+            Op::Expose { exposed, done } => {
+                self.expose(exposed);
+                let _ = done.send(());
+            }
+            Op::GoOn => return self.go_on(),
             Op::WorkerEnded => self.lost(&NoAnswer::Lost),
             Op::Abandon { reason } => {
                 self.abandon(reason);

@@ -25,6 +25,7 @@ use crate::quarantine::{Now, Quarantine, Quarantines};
 use crate::readings::Reader;
 use crate::session::{Completion, Control, Op, STOP_SLACK, Session};
 use crate::sharing::Tokens;
+use crate::suspend::Suspension;
 use crate::turns::{self, Turns};
 use crate::vm_page::VmPage;
 use crate::{Done, Events, Open, Piece, SessionError, Settings, StartError, Totals, VmConfig};
@@ -90,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) openings: LogLimit,
     pub(crate) endings: LogLimit,
     stopped: AtomicBool,
+    pub(crate) suspension: Suspension,
     kicks: AtomicU64,
 }
 
@@ -159,6 +161,11 @@ impl Shared {
         }
     }
 
+    /// Whom the open sessions' threads are asked through.
+    pub(crate) fn open_sessions(&self) -> Vec<(u32, Sender<Op>)> {
+        self.table().open.iter().map(|(id, entry)| (*id, entry.ops.clone())).collect()
+    }
+
     /// Frees a slot. False if it is no longer held by the session with this control.
     pub(crate) fn remove(&self, session: u32, control: &Arc<Control>) -> bool {
         let mut table = self.table();
@@ -190,7 +197,7 @@ impl Totals {
 
 /// The sessions of one VM. Dropping it ends them all ([`event::DEATH_SHUTDOWN`]).
 pub struct Vm {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Vm {
@@ -253,6 +260,7 @@ impl Vm {
             openings: LogLimit::new(SESSION_LINES),
             endings: LogLimit::new(SESSION_LINES),
             stopped: AtomicBool::new(false),
+            suspension: Suspension::default(),
             kicks: AtomicU64::new(0),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
@@ -489,7 +497,12 @@ impl Vm {
             };
             table.open.values().map(ask).collect()
         };
-        let limit = self.shared.config.limits.stop.saturating_add(STOP_SLACK.saturating_mul(2));
+        let limits = &self.shared.config.limits;
+        let mut limit = limits.stop.saturating_add(STOP_SLACK.saturating_mul(2));
+        if self.shared.suspension.is_changing() {
+            // The sessions may be busy with that, for as long again.
+            limit = limit.saturating_add(self.shared.suspension.rest_limit(limits));
+        }
         let start = Instant::now();
         for (control, answer) in asked {
             // A thread that ends drops the sender; one that is busy with something else does not come to it in time.

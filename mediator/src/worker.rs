@@ -18,6 +18,7 @@
     clippy::panic
 )]
 
+mod checkpoint;
 mod completion;
 mod gate;
 mod limits;
@@ -31,6 +32,7 @@ mod ring;
 mod rings;
 mod sandbox;
 mod sequence;
+mod suspend;
 mod turns;
 mod wake;
 mod watchdog;
@@ -47,11 +49,12 @@ use pci_layout::regs;
 use zerocopy::IntoBytes;
 
 use crate::channel::{self, Answer, Order, ProbeAnswer, kind};
-use crate::process::{PROBE_WORD, READER_WORD, WORKER_WORD};
+use crate::process::{CHECKPOINTER_WORD, PROBE_WORD, READER_WORD, WORKER_WORD};
 use crate::{CallHandler, ExecutorKind, PROBE_INFO_BYTES_MAX};
 
 pub use self::logging::start_log;
 pub use crate::counters::StagedBytes;
+pub use checkpoint::{Action, Checkpointer};
 pub use sequence::ORDER_ASK_AFTER;
 pub use window::PINNED_WINDOW;
 
@@ -166,6 +169,18 @@ pub trait WorkerProgram {
         None
     }
 
+    /// Gets ready to have the driver take other processes off the GPU.
+    ///
+    /// # Errors
+    /// [`SetupError`]: nothing here can, which is the default.
+    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError>
+    where
+        Self: Sized,
+    {
+        let reason = "this program checkpoints nothing".to_owned();
+        Err(SetupError { error: regs::ERROR_UNSUPPORTED, cuda_result: 0, reason })
+    }
+
     /// Makes the handler of a session.
     ///
     /// # Errors
@@ -182,15 +197,21 @@ pub enum Role {
     Probe,
     /// To read what the host's devices do: call [`main`] all the same.
     Reader,
+    /// To have the driver take workers off the GPU and bring them back: call [`main`] all the same.
+    Checkpointer,
 }
 
 impl Role {
     /// The role that this process was started in by a supervisor; None in any other program.
     pub fn of_this_process() -> Option<Self> {
         let last = std::env::args_os().next_back()?;
-        [(WORKER_WORD, Self::Worker), (PROBE_WORD, Self::Probe), (READER_WORD, Self::Reader)]
-            .into_iter()
-            .find_map(|(word, role)| (last == word).then_some(role))
+        let words = [
+            (WORKER_WORD, Self::Worker),
+            (PROBE_WORD, Self::Probe),
+            (READER_WORD, Self::Reader),
+            (CHECKPOINTER_WORD, Self::Checkpointer),
+        ];
+        words.into_iter().find_map(|(word, role)| (last == word).then_some(role))
     }
 }
 
@@ -234,6 +255,13 @@ pub fn main(mut program: impl WorkerProgram) -> ! {
                 Err(error) => die(exit::HOST, &format!("the reader: {error}")),
             }
         }
+        kind::CHECKPOINTER => match sandbox::no_new_privileges()
+            .map_err(std::io::Error::other)
+            .and_then(|()| checkpoint::serve(program.checkpointer(), &socket))
+        {
+            Ok(()) => end(exit::ASKED),
+            Err(error) => die(exit::HOST, &format!("the checkpointer: {error}")),
+        },
         other => die(exit::HOST, &format!("first order of kind {other}")),
     }
 }

@@ -11,7 +11,7 @@ use vgpu_ring::SessionPageMemory;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::completion::Words;
-use super::gate::Gate;
+use super::gate::{Gate, Reason};
 use super::limits::Limits;
 use super::mapping::{MapBudget, Mapping, Pieces};
 use super::output::Output;
@@ -22,6 +22,7 @@ use super::turns::Turns;
 use super::wake::Waker;
 use super::watchdog::{self, Watchdog};
 use super::{StagedBytes, WorkerProgram, WorkerSetup, answer_error, die, end, exit};
+use super::{sandbox, suspend};
 use crate::channel::{self, Answer, InitBody, OpenBody, Order, OrderHeader, PieceEntry, kind};
 use crate::counters::CounterPage;
 use crate::profile::Profile;
@@ -160,7 +161,7 @@ fn next_order(socket: &OwnedFd) -> Order {
 /// The daemon is gone without having ended the session.
 fn end_orphaned<H>(state: &State<H>) -> ! {
     // The page of a stopped VM may be another kernel's by now: nobody has told us of a reset.
-    if !state.gate.is_closed() {
+    if !state.gate.is_closed_for(Reason::Paused) {
         state.page.set_dead(event::DEATH_SHUTDOWN);
     }
     die(exit::ASKED, "the daemon is gone: the session ends")
@@ -325,11 +326,14 @@ impl<H: CallHandler> Session<H> {
             ),
             kind::UNMAP_REGION => self.unmap(index),
             kind::STOP => self.stop(Duration::from_micros(len)),
-            kind::RESUME => {
-                self.state.handler.pause(false);
-                self.state.gate.open();
-                Ok(())
-            }
+            kind::RESUME => Ok(suspend::go_on(&self.state, Reason::Paused)),
+            kind::SUSPEND => match suspend::rest(&self.state, &self.rings, Duration::from_micros(len)) {
+                Ok(told) => return Answer { tail: told.as_bytes().to_vec(), ..Answer::default() },
+                Err(error) => Err(error),
+            },
+            kind::GO_ON => Ok(suspend::go_on(&self.state, Reason::Suspended)),
+            kind::EXPOSE => sandbox::expose(flags != 0)
+                .map_err(|error| (regs::ERROR_MEDIATOR_UNAVAILABLE, format!("PR_SET_DUMPABLE: {error}"))),
             other => Err((regs::ERROR_UNSUPPORTED, format!("order of kind {other}"))),
         };
         match done {
@@ -347,17 +351,23 @@ impl<H: CallHandler> Session<H> {
 
     fn stop(&self, limit: Duration) -> Result<(), (u32, String)> {
         let start = Instant::now();
-        self.state.gate.close();
+        let at_rest = self.state.gate.is_closed();
+        self.state.gate.close(Reason::Paused);
+        if at_rest {
+            // Suspended: the device could not even be asked.
+            return Ok(());
+        }
         // After the gate: a call that waits for the guest comes back, and its ring's thread stays outside.
         self.state.handler.pause(true);
         let deadline = start.checked_add(limit).unwrap_or(start);
         let left = || limit.saturating_sub(start.elapsed());
         if !self.rings.wait_idle(deadline) {
-            return Err((regs::ERROR_TIMEOUT, "a call does not return".to_owned()));
+            return Err((regs::ERROR_TIMEOUT, suspend::CALL.to_owned()));
         }
         if !self.state.handler.quiesce(left()) {
-            return Err((regs::ERROR_TIMEOUT, "the device does not become idle".to_owned()));
+            return Err((regs::ERROR_TIMEOUT, suspend::DEVICE.to_owned()));
         }
+        self.state.turns.rest(true);
         Ok(())
     }
 }

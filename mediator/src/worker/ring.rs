@@ -362,6 +362,8 @@ impl<H: CallHandler> RingWorker<'_, H> {
     /// Waits until the call may be carried out: for its device's turn, and for the VM, which may be paused.
     fn pass(&self, frame: Frame<'_>) -> Passed {
         let handler = &self.state.handler;
+        // First: a call that is held up takes no turn from others.
+        self.state.gate.wait();
         let passed = match handler.works_on(&self.thread, frame.call, frame.context) {
             Some(device) => self.state.turns.pass(device),
             None => Passed::Free,

@@ -3,7 +3,7 @@
 //! | kept from it | by |
 //! |---|---|
 //! | new privileges through exec | `PR_SET_NO_NEW_PRIVS` |
-//! | core dumps, being traced by others of its user | `PR_SET_DUMPABLE` 0, `RLIMIT_CORE` 0 (set by the supervisor) |
+//! | core dumps, being traced by others of its user | `PR_SET_DUMPABLE` 0 (but while it is checkpointed, see [`expose`]), `RLIMIT_CORE` 0 (set by the supervisor) |
 //! | exec; making, writing, renaming and removing files, except device nodes, files in /dev/shm, its own /proc entries and the driver's compute cache | Landlock |
 //! | TCP; signals to processes outside | Landlock, where the kernel has it (ABI 4; 6) |
 //!
@@ -31,10 +31,22 @@ pub(super) fn drop_privileges() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Lets other processes of this user look into this one, or not. The driver comes to a process that it checkpoints through files in
+/// /proc that are only root's otherwise.
+pub(super) fn expose(exposed: bool) -> std::io::Result<()> {
+    let behaviour = if exposed { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    Ok(rustix::process::set_dumpable_behavior(behaviour)?)
+}
+
+/// What is executed from now on has no more than this process.
+pub(super) fn no_new_privileges() -> Result<(), String> {
+    rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))
+}
+
 /// For workers only, before anything of the guest's is seen. A probe stays free to start the driver's own loader.
 pub(super) fn confine() -> Result<(), String> {
     // Landlock's crate does it too, but not on a kernel without Landlock.
-    rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
+    no_new_privileges()?;
     let status = restrict().map_err(|error| format!("Landlock: {error}"))?;
     match status {
         RulesetStatus::NotEnforced => {

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cuda_api::info::DEVICES_MAX;
@@ -71,11 +71,14 @@ pub(super) struct Turns {
     locals: [Local; DEVICES_MAX],
     /// The page's place of each of the session's devices.
     places: OnceLock<Vec<Option<usize>>>,
+    /// No call is carried out, and the device is not to be asked for anything.
+    resting: AtomicBool,
 }
 
 impl Turns {
     pub(super) fn new(page: TurnPage, notifier: OwnedFd) -> Self {
-        Self { page, notifier, locals: std::array::from_fn(|_| Local::default()), places: OnceLock::new() }
+        let locals = std::array::from_fn(|_| Local::default());
+        Self { page, notifier, locals, places: OnceLock::new(), resting: AtomicBool::new(false) }
     }
 
     /// The session's devices, by their UUIDs. Once.
@@ -171,11 +174,29 @@ impl Turns {
         }
     }
 
+    /// The session has come to rest with nothing unfinished, and wants no turns; or it goes on.
+    pub(super) fn rest(&self, resting: bool) {
+        self.resting.store(resting, Ordering::SeqCst);
+        if resting {
+            for shared in self.devices().filter_map(|(_, place)| self.page.device(place)) {
+                shared.active.store(0, Ordering::SeqCst);
+                shared.drained.store(shared.turn.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            notify(&self.notifier);
+        }
+        self.page.wake();
+    }
+
     /// The thread's work, as long as the process lives.
     pub(super) fn run<H: CallHandler>(&self, state: &State<H>) -> ! {
         let mut watches: Vec<Watch> = Vec::new();
         loop {
             let seen = self.page.signal();
+            if self.resting.load(Ordering::SeqCst) {
+                watches.iter_mut().for_each(|watch| watch.asleep = true);
+                self.page.wait(seen, None);
+                continue;
+            }
             let now = Instant::now();
             let mut next: Option<Duration> = None;
             for (at, (device, place)) in self.devices().enumerate() {

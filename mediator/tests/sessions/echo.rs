@@ -1,13 +1,15 @@
 //! The worker that the tests start: a handler whose calls say back what they saw.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cuda_api::account::Account;
+use cuda_api::info::{DeviceInfo, VmInfo};
 use cuda_api::live::Readings;
-use mediator::worker::{Probe, SetupError, StagedBytes, WorkerProgram, WorkerSetup};
+use mediator::worker::{Action, Checkpointer, Probe, SetupError, StagedBytes, WorkerProgram, WorkerSetup};
 use mediator::{CallHandler, ExecutorKind, Frame, Malformed, StagingMemory};
 use pci_layout::regs;
 
@@ -71,6 +73,8 @@ pub mod call {
     pub const TAKE: u32 = 30;
     /// Replies what is left of a device in the VM's account.
     pub const LEFT: u32 = 31;
+    /// From now on the device waits for the guest, or no more (0).
+    pub const AWAIT_GUEST: u32 = 32;
     /// Returns, and is over when it is settled: after so many milliseconds, or with OPEN_GATE where that is 0. Then as RECORD.
     pub const BEGIN: u32 = 27;
     /// As BEGIN, and what it comes to is the number in the arguments.
@@ -81,8 +85,17 @@ pub mod call {
 pub const FINGERPRINT: [u8; 16] = *b"echo-fingerprint";
 /// VMs from this number on have devices that can be read: three times, then the reader ends.
 pub const READABLE: u32 = 80;
-/// Bytes of the information blob.
-pub const INFO_BYTES: usize = 200_000;
+/// What the probe says of the devices: more than a message holds.
+pub fn info() -> VmInfo {
+    let device = |number: u8| DeviceInfo {
+        name: char::from(b'a' + number).to_string().repeat(70_000),
+        uuid: [number; 16],
+        total_memory_bytes: mediator::executor::SOFT_MEMORY_BYTES,
+        attributes: Vec::new(),
+        links: Vec::new(),
+    };
+    VmInfo { driver_version: 13000, stream_priorities: (0, 0), devices: (0..3).map(device).collect() }
+}
 
 /// A VM that has a GPU, as far as the probe says.
 pub const GPU_VM: u32 = 70;
@@ -113,14 +126,14 @@ impl WorkerProgram for Echo {
             let reason = "the echo has no GPU".to_owned();
             return Err(SetupError { error: regs::ERROR_MEDIATOR_UNAVAILABLE, cuda_result: 0, reason });
         }
-        let info = (0..INFO_BYTES).map(|at| (at % 255) as u8).collect();
+        let info = info().encode();
         let on_gpu = [GPU_VM, BROKEN_GPU_VM].contains(&setup.vm_id) || setup.vm_id >= READABLE;
         let capabilities = regs::CAP_MAP_GUEST_PAGES | if on_gpu { regs::CAP_HARDWARE } else { 0 };
         Ok(Probe { info, capabilities, device_count: 3, fingerprint: FINGERPRINT })
     }
 
     fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
-        assert_eq!(info.len(), INFO_BYTES);
+        assert!(info == self::info().encode());
         let mut count = 0;
         Some(Box::new(move || {
             count += 1;
@@ -130,6 +143,11 @@ impl WorkerProgram for Echo {
             let devices = vec![BTreeMap::from([(7, count)])];
             Readings { release: "1.2".into(), age_ms: 0, devices }.encode()
         }))
+    }
+
+    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError> {
+        let supervisor = rustix::process::getppid().expect("a supervisor").as_raw_nonzero().get();
+        Ok(Box::new(Folder(Folder::of_supervisor(supervisor.unsigned_abs()))))
     }
 
     fn open(self, setup: WorkerSetup) -> Result<EchoHandler, SetupError> {
@@ -165,6 +183,7 @@ pub struct EchoHandler {
     gate_opened: Condvar,
     paused: Mutex<bool>,
     pause_changed: Condvar,
+    awaits: AtomicBool,
     sticky: AtomicU32,
     calls: AtomicU64,
 }
@@ -269,6 +288,7 @@ impl CallHandler for EchoHandler {
                 // SAFETY: as above.
                 unsafe { AtomicU64::from_ptr(at) }.store(number(frame.args, 1)?, Ordering::SeqCst);
             }
+            call::AWAIT_GUEST => self.awaits.store(number(frame.args, 0)? != 0, Ordering::SeqCst),
             call::INITIALISED => put_all(reply, &[u64::from(self.initialised)]),
             call::TAKE => {
                 let (device, bytes) = (number(frame.args, 0)? as usize, number(frame.args, 1)?);
@@ -362,6 +382,10 @@ impl CallHandler for EchoHandler {
         self.sticky.load(Ordering::SeqCst)
     }
 
+    fn awaits_guest(&self) -> bool {
+        self.awaits.load(Ordering::SeqCst)
+    }
+
     fn quiesce(&self, _limit: Duration) -> bool {
         true
     }
@@ -386,4 +410,63 @@ fn process() -> String {
         "nnp={} core={core:?} dumpable={dumpable:?} create={created} exec={executed} files={files:?}",
         field("NoNewPrivs:")
     )
+}
+
+/// CUprocessState.
+pub const RUNNING: u32 = 0;
+/// The same.
+pub const LOCKED: u32 = 1;
+/// The same.
+pub const CHECKPOINTED: u32 = 2;
+/// CUDA_ERROR_ILLEGAL_STATE.
+const ILLEGAL_STATE: u32 = 401;
+
+/// A driver that checkpoints: a folder of the supervisor's with a file for each process, which says its state. Steps and answers are those
+/// of driver 580.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A refusal that is none: the checkpointer ends.
+    pub const DIES: u32 = u32::MAX;
+
+    /// The folder of a supervisor's driver.
+    pub fn of_supervisor(pid: u32) -> PathBuf {
+        std::env::temp_dir().join(format!("vgpu-echo-driver-{pid}"))
+    }
+
+    /// The file that has the driver refuse something.
+    pub fn refusal(folder: &Path, action: Action, pid: i32) -> PathBuf {
+        folder.join(format!("{pid}-{action}"))
+    }
+
+    /// A process's state.
+    pub fn state(folder: &Path, pid: i32) -> u32 {
+        std::fs::read_to_string(folder.join(pid.to_string())).map_or(RUNNING, |text| text.parse().unwrap())
+    }
+}
+
+impl Checkpointer for Folder {
+    fn act(&mut self, action: Action, pid: i32, limit: Duration) -> Result<u32, u32> {
+        if let Ok(result) = std::fs::read_to_string(Self::refusal(&self.0, action, pid)) {
+            let result = result.parse().unwrap();
+            if result == Self::DIES {
+                std::process::exit(0);
+            }
+            return Err(result);
+        }
+        let state = Self::state(&self.0, pid);
+        let (from, to) = match action {
+            Action::State => return Ok(state),
+            Action::Lock => (RUNNING, LOCKED),
+            Action::Checkpoint => (LOCKED, CHECKPOINTED),
+            Action::Restore => (CHECKPOINTED, LOCKED),
+            Action::Unlock => (LOCKED, RUNNING),
+        };
+        if state != from {
+            return Err(ILLEGAL_STATE);
+        }
+        assert!(action != Action::Lock || !limit.is_zero(), "a lock without a limit");
+        std::fs::write(self.0.join(pid.to_string()), to.to_string()).unwrap();
+        Ok(0)
+    }
 }

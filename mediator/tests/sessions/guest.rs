@@ -283,6 +283,12 @@ impl Guest {
         wait(|done| self.vm.unmap_region(self.id, region, done))
     }
 
+    /// The error of a ring that is not to be had.
+    pub fn ring_refused(&self) -> u32 {
+        let memory = Memory::new(u64::from(RING_BYTES));
+        self.add_part(7, PART_RING, &memory).expect_err("the session is over").error
+    }
+
     pub fn close(&self) -> Result<(), SessionError> {
         wait(|done| self.vm.close_session(self.id, done))
     }

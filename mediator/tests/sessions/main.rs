@@ -12,6 +12,7 @@ mod order;
 mod profile;
 mod regions;
 mod shares;
+mod suspend;
 mod wakes;
 
 use libtest_mimic::{Arguments, Trial};
@@ -34,6 +35,7 @@ fn main() {
         regions::TESTS,
         shares::TESTS,
         kernels::TESTS,
+        suspend::TESTS,
         wakes::TESTS,
     ]
     .concat();

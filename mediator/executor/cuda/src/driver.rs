@@ -22,6 +22,7 @@ use cuda_api::types::{
 };
 use libloading::os::unix::Library;
 
+use crate::checkpoint::{LockArgs, NoArgs};
 use crate::lock::lock;
 
 /// A handle of the driver's: an address of this process.
@@ -409,6 +410,12 @@ driver! {
     safe cuGreenCtxRecordEvent [] (green: Raw, event: Raw) [];
     safe cuGreenCtxWaitEvent [] (green: Raw, event: Raw) [];
     safe cuGreenCtxStreamCreate [stream: Raw] (green: Raw, flags: u32, priority: i32) [];
+
+    raw cuCheckpointProcessLock [] (process: i32, args: *mut LockArgs) [];
+    raw cuCheckpointProcessCheckpoint [] (process: i32, args: *mut NoArgs) [];
+    raw cuCheckpointProcessRestore [] (process: i32, args: *mut NoArgs) [];
+    raw cuCheckpointProcessUnlock [] (process: i32, args: *mut NoArgs) [];
+    safe cuCheckpointProcessGetState [] (process: i32) [state: u32];
 
     safe cuProfilerStart [] () [];
     safe cuProfilerStop [] () [];

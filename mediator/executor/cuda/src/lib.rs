@@ -51,6 +51,7 @@
 mod attributes;
 mod bounce;
 mod calls;
+mod checkpoint;
 mod context;
 mod dl;
 mod driver;
@@ -80,6 +81,7 @@ mod watchdog;
 mod words;
 
 pub use attributes::{Started, probe, start};
+pub use checkpoint::Checkpoint;
 pub use dl::{LoadError, preload};
 pub use nvml::Nvml;
 pub use session::{Config, Cuda, Services, Staged};

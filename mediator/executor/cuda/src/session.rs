@@ -1,7 +1,7 @@
 //! The session's state, and what the worker asks of it.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::calls::green::Resources;
 use crate::calls::ipc::Ipc;
 use crate::context::{Context, Contexts};
 use crate::driver::{Driver, Raw};
-use crate::graphs::{Graph, GraphExec, Graphs};
+use crate::graphs::{Graph, GraphExec, Graphs, STATUS_NONE};
 use crate::image::Images;
 use crate::lock::{lock, read, write};
 use crate::marks::Marks;
@@ -442,6 +442,14 @@ impl Executor for Cuda {
                 log::warn!("host memory that goes stays registered: {error}");
             }
         }
+    }
+
+    fn awaits_guest(&self) -> bool {
+        let captured = |stream: &Stream| {
+            self.driver.cuStreamIsCapturing(stream.raw).is_ok_and(|(status,)| status != STATUS_NONE)
+        };
+        host_functions::functions().is_awaited()
+            || (self.captures.load(Ordering::Acquire) != 0 && self.streams.find(captured).is_some())
     }
 
     fn pause(&self, paused: bool) {

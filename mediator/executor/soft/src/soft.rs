@@ -326,6 +326,10 @@ impl Executor for Soft {
         });
     }
 
+    fn awaits_guest(&self) -> bool {
+        self.device.functions.is_awaited()
+    }
+
     fn pause(&self, paused: bool) {
         self.device.functions.pause(paused);
     }
