@@ -32,7 +32,8 @@ which shows the register block in its config space, but does not survive the end
 Without a VM, for containers and tests: --local-socket, and VGPU_SOCKET=PATH in the environment of the processes.
 
 Signals: SIGTERM and SIGINT end the daemon and every worker; SIGUSR1 writes the totals to the log, and the profiles of \
-open sessions.
+open sessions; SIGUSR2 suspends the VM (its sessions come to rest, and what they have of the GPU goes to host memory), or resumes it \
+where it is suspended.
 Environment: RUST_LOG sets the log level (default: info; RUST_LOG=debug shows every vhost-user message).
 Exit status: 0 after SIGTERM, SIGINT, or the end of the connection given by --fd; 1 when it cannot start; 2 for wrong arguments.";
 

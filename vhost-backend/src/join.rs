@@ -120,6 +120,22 @@ impl Joint {
         }
     }
 
+    /// Suspends the VM, or resumes it where it is suspended, in a thread of its own; for other threads. The log says what came of it.
+    pub fn toggle_suspend(&self) -> impl Fn() + Send + 'static {
+        let joined = self.joined.clone();
+        move || {
+            let Some(vm) = joined.vm() else { return };
+            // It takes seconds. A process that it starts ends with this thread.
+            let toggle = move || match vm.suspended() {
+                None => drop(vm.suspend()),
+                Some(_) => drop(vm.resume_from_suspend()),
+            };
+            if let Err(error) = std::thread::Builder::new().name("suspend".into()).spawn(toggle) {
+                log::error!("no thread to suspend the VM: {error}");
+            }
+        }
+    }
+
     /// Ends every session and tells the guests that it was us; whatever they ask for afterwards is refused.
     pub fn shut_down(&self) {
         self.joined.shut_down();

@@ -117,7 +117,7 @@ fn run(config: &Config) -> Result<()> {
             stop.ask();
         }
     };
-    watch::start(end, totals.clone(), joint.profiles())?;
+    watch::start(end, totals.clone(), joint.profiles(), joint.toggle_suspend())?;
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         log::warn!("cannot tell the service manager that we are ready: {error}");
     }
