@@ -140,6 +140,11 @@ pub trait Executor: calls::Driver + Send + Sync + 'static {
     /// Waits for idle devices, at most so long. `false` where they were not.
     fn quiesce(&self, limit: std::time::Duration) -> bool;
 
+    /// Why the session's device memory cannot be taken off the device and brought back, if it cannot.
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether the device cannot come to rest before the guest has made further calls: it waits for a host function, or the
     /// guest is in the middle of a capture, which a wait for the device would end.
     fn awaits_guest(&self) -> bool {

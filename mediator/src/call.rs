@@ -171,6 +171,11 @@ pub trait CallHandler: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// Why the session's device memory cannot be taken off the device and brought back, if it cannot.
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether the device cannot come to rest before the guest has made further calls.
     fn awaits_guest(&self) -> bool {
         false

@@ -53,11 +53,13 @@ pub(crate) mod kind {
     pub(crate) const GO_ON: u32 = 21;
     /// Others of the worker's user may look into it (`flags` 1), or not (0).
     pub(crate) const EXPOSE: u32 = 22;
-    /// First order to a checkpointer; nothing comes with it.
+    /// First order to a checkpointer: tail is the information blob.
     pub(crate) const CHECKPOINTER: u32 = 23;
     /// `index` is a process, `flags` what is done to it, `len` a limit in microseconds. For a question the answer's tail is the state,
     /// 32 bits.
     pub(crate) const CHECKPOINT: u32 = 24;
+    /// How much memory of the devices' is free? The answer's tail is so many bytes of them all, 64 bits, or nothing where nobody knows.
+    pub(crate) const FREE_MEMORY: u32 = 25;
 }
 
 /// Longest tail that travels in the datagram itself, in bytes.

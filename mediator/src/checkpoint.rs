@@ -50,13 +50,13 @@ pub(crate) struct CheckpointerProcess {
 }
 
 impl CheckpointerProcess {
-    /// Starts it. It ends with the calling thread, at the latest.
+    /// Starts it, for the devices in `info`. It ends with the calling thread, at the latest.
     ///
     /// # Errors
     /// In words: it cannot be started, or the driver's library cannot be opened.
-    pub(crate) fn start(config: &VmConfig) -> Result<Self, String> {
+    pub(crate) fn start(config: &VmConfig, info: &[u8]) -> Result<Self, String> {
         let child = Child::start(config, CHECKPOINTER_WORD).map_err(|error| error.to_string())?;
-        let answer = child.ask(OrderHeader::new(kind::CHECKPOINTER), &[], &[], START_LIMIT);
+        let answer = child.ask(OrderHeader::new(kind::CHECKPOINTER), info, &[], START_LIMIT);
         let answer = answer.map_err(|error| why(&error).to_owned())?;
         if answer.error == regs::ERROR_NONE {
             Ok(Self { child })
@@ -78,6 +78,12 @@ impl CheckpointerProcess {
             2 => State::Checkpointed,
             other => State::Failed(other),
         })
+    }
+
+    /// Free memory of the devices, in bytes, where it is known.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let answer = self.child.ask(OrderHeader::new(kind::FREE_MEMORY), &[], &[], START_LIMIT).ok()?;
+        answer.tail.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     fn ask(&self, action: Action, pid: i32, bytes: u64) -> Result<u32, Refusal> {

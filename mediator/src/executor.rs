@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cuda_api::host::{Executor, StagingView};
 use cuda_api::info::VmInfo;
+use cuda_api::live::number;
 use executor_cuda::{Cuda, Services, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
@@ -118,6 +119,10 @@ where
 
     fn longest_launch(&self) -> Duration {
         self.0.longest_launch()
+    }
+
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        self.0.suspend_obstacle()
     }
 
     fn awaits_guest(&self) -> bool {
@@ -291,6 +296,13 @@ impl CallHandler for Either {
         }
     }
 
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        match self {
+            Self::Cuda(driven) => driven.suspend_obstacle(),
+            Self::Soft(driven) => driven.suspend_obstacle(),
+        }
+    }
+
     fn awaits_guest(&self) -> bool {
         match self {
             Self::Cuda(driven) => driven.awaits_guest(),
@@ -418,19 +430,13 @@ impl WorkerProgram for Program {
     }
 
     fn reader(self, info: &[u8]) -> Option<Box<dyn FnMut() -> Vec<u8>>> {
-        let opened = decode_info(info).ok_or_else(|| "the blob cannot be read".to_owned());
-        match opened.and_then(|info| executor_cuda::Nvml::open(&info)) {
-            Ok(nvml) => Some(Box::new(move || nvml.read().encode())),
-            Err(error) => {
-                log::info!("the host's NVML: {error}");
-                None
-            }
-        }
+        let nvml = nvml(info)?;
+        Some(Box::new(move || nvml.read().encode()))
     }
 
-    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError> {
+    fn checkpointer(self, info: &[u8]) -> Result<Box<dyn Checkpointer>, SetupError> {
         match executor_cuda::Checkpoint::open() {
-            Ok(driver) => Ok(Box::new(DriverCheckpoint(driver))),
+            Ok(driver) => Ok(Box::new(DriverCheckpoint { driver, info: info.to_vec() })),
             Err(error) => {
                 let reason = error.to_string();
                 Err(SetupError { error: regs::ERROR_UNSUPPORTED, cuda_result: 0, reason })
@@ -455,18 +461,33 @@ impl WorkerProgram for Program {
     }
 }
 
+/// The host's NVML, for the devices in a probe's blob; None where it cannot be used.
+fn nvml(info: &[u8]) -> Option<executor_cuda::Nvml> {
+    let opened = decode_info(info).ok_or_else(|| "the blob cannot be read".to_owned());
+    let opened = opened.and_then(|info| executor_cuda::Nvml::open(&info));
+    opened.inspect_err(|error| log::info!("the host's NVML: {error}")).ok()
+}
+
 /// NVIDIA's driver, as what takes processes off its GPUs.
-struct DriverCheckpoint(executor_cuda::Checkpoint);
+struct DriverCheckpoint {
+    driver: executor_cuda::Checkpoint,
+    info: Vec<u8>,
+}
 
 impl Checkpointer for DriverCheckpoint {
     fn act(&mut self, action: Action, pid: i32, limit: Duration) -> Result<u32, u32> {
         let done = match action {
-            Action::Lock => self.0.lock(pid, limit).map(|()| 0),
-            Action::Checkpoint => self.0.checkpoint(pid).map(|()| 0),
-            Action::Restore => self.0.restore(pid).map(|()| 0),
-            Action::Unlock => self.0.unlock(pid).map(|()| 0),
-            Action::State => self.0.state(pid),
+            Action::Lock => self.driver.lock(pid, limit).map(|()| 0),
+            Action::Checkpoint => self.driver.checkpoint(pid).map(|()| 0),
+            Action::Restore => self.driver.restore(pid).map(|()| 0),
+            Action::Unlock => self.driver.unlock(pid).map(|()| 0),
+            Action::State => self.driver.state(pid),
         };
         done.map_err(|result| result.0)
+    }
+
+    fn free_bytes(&mut self) -> Option<u64> {
+        let devices = nvml(&self.info)?.read().devices;
+        devices.iter().map(|device| device.get(&number::MEMORY_FREE).copied()).sum()
     }
 }

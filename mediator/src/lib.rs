@@ -65,7 +65,7 @@ pub use counters::Totals;
 pub use pieces::FILES_MAX;
 pub use quarantine::Quarantine;
 pub use settings::{QuarantineRule, Settings, WEIGHT_MAX};
-pub use suspend::{SuspendError, Suspended};
+pub use suspend::{Resumed, SuspendError, Suspended};
 pub use turns::GateWaits;
 pub use vm::{PROBE_INFO_BYTES_MAX, Vm};
 pub use worker::{ORDER_ASK_AFTER, PINNED_WINDOW};

@@ -329,6 +329,11 @@ impl WorkerProcess {
         !self.child.has_ended(Duration::ZERO)
     }
 
+    /// True while the process runs, and is not about to end: it has been killed, or was asked to end.
+    pub(crate) fn goes_on(&self, limit: Duration) -> bool {
+        !self.child.has_ended(limit)
+    }
+
     /// Tells the worker that a parked ring may have frames. False if kicking is its guest's own business.
     pub(crate) fn kick(&self) -> bool {
         // A guest that holds the descriptor could have made it blocking and full.

@@ -5,8 +5,9 @@
 //!    device. Contexts, streams, addresses and contents are as before once it is restored.
 //! 3. With the software executor there is nothing to move: device memory is host memory.
 //!
-//! If a step fails, the sessions that have been taken off are brought back, and all go on. A worker that the driver cannot bring back is
-//! killed, and its guest told. Nothing here is waited for without a limit.
+//! If a step of the suspend fails, the sessions that have been taken off are brought back, and all go on. A worker that the driver cannot
+//! bring back is killed, and its guest told: driver 580 has no second try at a restore that has failed. So before anything is restored, it
+//! is made sure that the GPU has the memory. Nothing here is waited for without a limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -30,6 +31,10 @@ const HOST_MARGIN_BYTES: u64 = 1 << 30;
 const SESSION_OVERHEAD_BYTES: u64 = 1 << 30;
 /// How long an order that changes little may wait for its session's thread.
 const THREAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a worker that has been killed may take to end.
+const ENDING: Duration = Duration::from_millis(500);
+/// Device memory that a resume leaves free for each session, in bytes.
+const DEVICE_MARGIN_BYTES: u64 = 256 << 20;
 
 /// A session whose worker has come to rest.
 pub(crate) struct Held {
@@ -37,6 +42,8 @@ pub(crate) struct Held {
     pub(crate) guest_pid: u32,
     pub(crate) worker: Arc<WorkerProcess>,
     pub(crate) told: AtRest,
+    /// What the worker has grown by in host memory, in bytes, when it was taken off the GPU: about what it had there.
+    pub(crate) host_bytes: u64,
 }
 
 impl Held {
@@ -70,6 +77,17 @@ pub struct Suspended {
     pub took: Duration,
 }
 
+/// A VM that has gone on after a suspend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// Sessions that the driver has brought back to the GPU. 0 for the software executor.
+    pub sessions: u32,
+    /// Sessions that it could not bring back: they have ended, and their guests have been told.
+    pub lost: u32,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Why a VM is not suspended, or not resumed. Its state is as it was before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SuspendError {
@@ -79,12 +97,12 @@ pub enum SuspendError {
     /// It is not suspended.
     #[error("the VM is not suspended")]
     NotSuspended,
-    /// A session has not come to rest.
-    #[error("session {session} does not come to rest: {reason}")]
+    /// A session has not come to rest, or has what cannot be taken off the GPU.
+    #[error("session {session} cannot be suspended: {reason}")]
     Busy {
         /// The session.
         session: u32,
-        /// What of it does not.
+        /// Why not.
         reason: String,
     },
     /// There is no room for the device's memory.
@@ -94,6 +112,14 @@ pub enum SuspendError {
         needed_bytes: u64,
         /// MemAvailable of the host.
         available_bytes: u64,
+    },
+    /// There is no room on the GPU: others use it.
+    #[error("{} MiB of device memory are needed and {} MiB are free", .needed_bytes >> 20, .free_bytes >> 20)]
+    DeviceMemory {
+        /// What the sessions had, with a margin.
+        needed_bytes: u64,
+        /// What is free on the VM's devices, all together.
+        free_bytes: u64,
     },
     /// The driver has refused.
     #[error("{action} of worker {worker_pid} (session {session}, guest process {guest_pid}): {}", CUresult(*.result))]
@@ -196,25 +222,28 @@ impl Vm {
         }
     }
 
-    /// Brings everything back: contents, addresses and handles are what they were, and the programs go on. How long it took.
+    /// Brings everything back: contents, addresses and handles are what they were, and the programs go on.
     ///
     /// # Errors
-    /// [`SuspendError`]; then the VM stays suspended. CUDA_ERROR_OUT_OF_MEMORY: others have the GPU's memory.
-    pub fn resume_from_suspend(&self) -> Result<Duration, SuspendError> {
+    /// [`SuspendError`]; then the VM stays suspended. [`SuspendError::DeviceMemory`]: others have the GPU's memory.
+    pub fn resume_from_suspend(&self) -> Result<Resumed, SuspendError> {
         let suspension = &self.shared.suspension;
         let mut turn = suspension.turn();
         let Some(held) = turn.as_ref() else { return Err(SuspendError::NotSuspended) };
         let start = Instant::now();
-        if let Err(error) = self.bring_back(held) {
-            log::warn!("VM {} stays suspended: {error}", self.shared.config.vm_id);
-            return Err(error);
-        }
+        let vm_id = self.shared.config.vm_id;
+        let brought_back = self.bring_back(held);
+        let (sessions, lost) =
+            brought_back.inspect_err(|error| log::warn!("VM {vm_id} stays suspended: {error}"))?;
         *turn = None;
         suspension.publish(None);
         self.release_all();
-        let took = start.elapsed();
-        log::info!("VM {} goes on after its suspend, resumed in {took:?}", self.shared.config.vm_id);
-        Ok(took)
+        let resumed = Resumed { sessions, lost, took: start.elapsed() };
+        log::info!(
+            "VM {vm_id} goes on after its suspend: {sessions} session(s) brought back, {lost} lost, in {:?}",
+            resumed.took
+        );
+        Ok(resumed)
     }
 
     /// Brings all sessions to rest.
@@ -272,14 +301,13 @@ impl Vm {
             let fault = CUresult(held.told.sticky);
             log::warn!("session {} stays on the GPU until it ends: it has had {fault}", held.session);
         }
-        let held: Vec<Held> = held.into_iter().filter(|held| held.told.sticky == 0).collect();
+        let mut held: Vec<Held> = held.into_iter().filter(|held| held.told.sticky == 0).collect();
         if !self.has_hardware() || held.is_empty() {
             return Ok((Vec::new(), suspended));
         }
         check_host_memory(&held, available_bytes())?;
-        let before: u64 = held.iter().map(Held::resident_bytes).sum();
-        let checkpointer =
-            CheckpointerProcess::start(&self.shared.config).map_err(SuspendError::Checkpointer)?;
+        let before: Vec<u64> = held.iter().map(Held::resident_bytes).collect();
+        let checkpointer = self.checkpointer().map_err(SuspendError::Checkpointer)?;
         self.expose(&held, true);
         let taken_off = each(&checkpointer, &held, Action::Lock)
             .and_then(|()| each(&checkpointer, &held, Action::Checkpoint));
@@ -289,56 +317,54 @@ impl Vm {
             return Err(error);
         }
         self.expose(&held, false);
-        let after: u64 = held.iter().map(Held::resident_bytes).sum();
-        suspended.host_bytes = after.saturating_sub(before);
+        for (held, before) in held.iter_mut().zip(before) {
+            held.host_bytes = held.resident_bytes().saturating_sub(before);
+        }
+        suspended.host_bytes = held.iter().map(|held| held.host_bytes).sum();
         suspended.moved_bytes = held.iter().map(|held| held.told.device_bytes).sum();
         Ok((held, suspended))
     }
 
-    /// Brings the workers back to the GPU, those that still are there. After an error they are as before.
-    fn bring_back(&self, held: &[Held]) -> Result<(), SuspendError> {
-        if !held.iter().any(|held| held.worker.is_running()) {
-            return Ok(());
+    fn checkpointer(&self) -> Result<CheckpointerProcess, String> {
+        CheckpointerProcess::start(&self.shared.config, &self.info())
+    }
+
+    /// Brings the workers back to the GPU, those that still are there: how many were, and how many could not be. After an error nothing has
+    /// changed.
+    fn bring_back(&self, held: &[Held]) -> Result<(u32, u32), SuspendError> {
+        let there: Vec<&Held> = held.iter().filter(|held| held.worker.is_running()).collect();
+        if there.is_empty() {
+            return Ok((0, 0));
         }
-        let checkpointer =
-            CheckpointerProcess::start(&self.shared.config).map_err(SuspendError::Checkpointer)?;
-        self.expose(held, true);
-        let restored = each(&checkpointer, held, Action::Restore);
-        match restored {
-            Ok(()) => self.put_back(checkpointer, held),
-            // Those that have come back go again.
-            Err(_) => {
-                for held in held.iter().filter(|held| held.worker.is_running()) {
-                    let again = checkpointer.state(held.pid()).and_then(|state| match state {
-                        State::Locked => {
-                            checkpointer.act(Action::Checkpoint, held.pid(), held.told.device_bytes)
-                        }
-                        State::Checkpointed => Ok(()),
-                        State::Running => Err(Refusal::State(0)),
-                        State::Failed(state) => Err(Refusal::State(state)),
-                    });
-                    if let Err(why) = again {
-                        end(held, &why);
-                    }
-                }
+        let checkpointer = self.checkpointer().map_err(SuspendError::Checkpointer)?;
+        let needed_bytes = there
+            .iter()
+            .map(|held| held.host_bytes.max(held.told.device_bytes).saturating_add(DEVICE_MARGIN_BYTES))
+            .fold(0, u64::saturating_add);
+        match checkpointer.free_bytes() {
+            Some(free_bytes) if free_bytes < needed_bytes => {
+                return Err(SuspendError::DeviceMemory { needed_bytes, free_bytes });
             }
+            Some(_) => {}
+            None => log::warn!("nobody knows whether the GPU has {} MiB free", needed_bytes >> 20),
         }
+        self.expose(held, true);
+        let (back, lost) = self.put_back(checkpointer, held);
         self.expose(held, false);
-        restored
+        Ok((back, lost))
     }
 
     /// Brings every worker back to where it runs, from whatever state it is in. One that cannot be is killed: its session's thread hears
     /// of it, and tells the guest.
-    fn put_back(&self, checkpointer: CheckpointerProcess, held: &[Held]) {
+    fn put_back(&self, checkpointer: CheckpointerProcess, held: &[Held]) -> (u32, u32) {
+        let (mut back, mut lost) = (0u32, 0u32);
         let mut checkpointer = Some(checkpointer);
         for held in held.iter().filter(|held| held.worker.is_running()) {
             // The one that is there may have been lost with the last thing that it was asked for.
             let mut done = Err(Refusal::Lost(String::new()));
             for _ in 0..2 {
-                let process = checkpointer.take().map_or_else(
-                    || CheckpointerProcess::start(&self.shared.config).map_err(Refusal::Lost),
-                    Ok,
-                );
+                let start = || self.checkpointer().map_err(Refusal::Lost);
+                let process = checkpointer.take().map_or_else(start, Ok);
                 done = process.and_then(|process| {
                     let done = run(&process, held);
                     if !matches!(done, Err(Refusal::Lost(_))) {
@@ -350,10 +376,22 @@ impl Vm {
                     break;
                 }
             }
-            if let Err(why) = done {
-                end(held, &why);
+            match done {
+                Ok(()) => back = back.saturating_add(1),
+                // It has died meanwhile, or is being closed.
+                Err(_) if !held.worker.goes_on(ENDING) => {}
+                Err(why) => {
+                    log::error!(
+                        "session {} ends: worker {} cannot be brought back to the GPU ({why})",
+                        held.session,
+                        held.pid()
+                    );
+                    held.worker.child().kill();
+                    lost = lost.saturating_add(1);
+                }
             }
         }
+        (back, lost)
     }
 
     /// Has the workers let themselves be looked into, or not; waits until they do.
@@ -383,7 +421,7 @@ fn each(checkpointer: &CheckpointerProcess, held: &[Held], action: Action) -> Re
         match done {
             Ok(()) => {}
             // It has died meanwhile.
-            Err(_) if !held.worker.is_running() => {}
+            Err(_) if !held.worker.goes_on(ENDING) => {}
             Err(Refusal::Driver(result)) => {
                 return Err(SuspendError::Driver {
                     action,
@@ -415,17 +453,6 @@ fn run(checkpointer: &CheckpointerProcess, held: &Held) -> Result<(), Refusal> {
         checkpointer.act(action, held.pid(), held.told.device_bytes)?;
     }
     Ok(())
-}
-
-fn end(held: &Held, why: &Refusal) {
-    if held.worker.is_running() {
-        log::error!(
-            "session {} ends: worker {} cannot be brought back to the GPU ({why})",
-            held.session,
-            held.pid()
-        );
-        held.worker.child().kill();
-    }
 }
 
 /// MemAvailable, in bytes. None where the kernel does not say.

@@ -169,14 +169,15 @@ pub trait WorkerProgram {
         None
     }
 
-    /// Gets ready to have the driver take other processes off the GPU.
+    /// Gets ready to have the driver take other processes off the devices that `info`, the probe's blob, is of.
     ///
     /// # Errors
     /// [`SetupError`]: nothing here can, which is the default.
-    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError>
+    fn checkpointer(self, info: &[u8]) -> Result<Box<dyn Checkpointer>, SetupError>
     where
         Self: Sized,
     {
+        let _ = info;
         let reason = "this program checkpoints nothing".to_owned();
         Err(SetupError { error: regs::ERROR_UNSUPPORTED, cuda_result: 0, reason })
     }
@@ -257,7 +258,7 @@ pub fn main(mut program: impl WorkerProgram) -> ! {
         }
         kind::CHECKPOINTER => match sandbox::no_new_privileges()
             .map_err(std::io::Error::other)
-            .and_then(|()| checkpoint::serve(program.checkpointer(), &socket))
+            .and_then(|()| checkpoint::serve(program.checkpointer(&tail), &socket))
         {
             Ok(()) => end(exit::ASKED),
             Err(error) => die(exit::HOST, &format!("the checkpointer: {error}")),

@@ -55,7 +55,8 @@ impl Session {
             Ok(Answer { error: regs::ERROR_NONE, tail, .. }) => {
                 let (told, _) = AtRest::read_from_prefix(&tail).map_err(|_| "a short answer".to_owned())?;
                 let guest_pid = self.control.opened.get().map_or(0, |(_, pid)| *pid);
-                Ok(Some(Held { session: self.id, guest_pid, worker: Arc::clone(&worker), told }))
+                let worker = Arc::clone(&worker);
+                Ok(Some(Held { session: self.id, guest_pid, worker, told, host_bytes: 0 }))
             }
             Ok(answer) => Err(String::from_utf8_lossy(&answer.tail).escape_debug().to_string()),
             // A worker that has ended is no obstacle, and one that does not answer will never be of use again.

@@ -63,6 +63,9 @@ pub trait Checkpointer {
     /// # Errors
     /// The driver's CUresult.
     fn act(&mut self, action: Action, pid: i32, limit: Duration) -> Result<u32, u32>;
+
+    /// Free memory of the devices, in bytes, all together; None where nobody knows.
+    fn free_bytes(&mut self) -> Option<u64>;
 }
 
 /// Serves the supervisor until it is gone.
@@ -81,6 +84,11 @@ pub(super) fn serve(
     };
     while let Some(order) = channel::receive_order(socket)? {
         let header = order.header;
+        if header.kind == kind::FREE_MEMORY {
+            let tail = checkpointer.free_bytes().map(|bytes| bytes.to_le_bytes().to_vec());
+            channel::send_answer(socket, &Answer { tail: tail.unwrap_or_default(), ..Answer::default() })?;
+            continue;
+        }
         let action = Action::from_number(header.flags).filter(|_| header.kind == kind::CHECKPOINT);
         let (Some(action), Ok(pid)) = (action, i32::try_from(header.index)) else { break };
         let answer = match checkpointer.act(action, pid, Duration::from_micros(header.len)) {

@@ -32,12 +32,18 @@ pub(super) fn rest<H: CallHandler>(
     limit: Duration,
 ) -> Result<AtRest, (u32, String)> {
     let at_rest = state.gate.is_closed();
+    let refused = |why: &str| (regs::ERROR_UNSUPPORTED, why.to_owned());
     if at_rest {
         // Paused, and therefore idle.
         state.gate.close(Reason::Suspended);
     } else if let Err(why) = come_to_rest(state, rings, limit) {
         go_on(state, Reason::Suspended);
         return Err((regs::ERROR_TIMEOUT, why.to_owned()));
+    }
+    // At rest, so that it stays as it is.
+    if let Some(why) = state.handler.suspend_obstacle() {
+        go_on(state, Reason::Suspended);
+        return Err(refused(why));
     }
     state.turns.rest(true);
     let mut bytes = 0u64;

@@ -73,6 +73,8 @@ pub mod call {
     pub const TAKE: u32 = 30;
     /// Replies what is left of a device in the VM's account.
     pub const LEFT: u32 = 31;
+    /// From now on the session cannot be suspended.
+    pub const SHARE: u32 = 33;
     /// From now on the device waits for the guest, or no more (0).
     pub const AWAIT_GUEST: u32 = 32;
     /// Returns, and is over when it is settled: after so many milliseconds, or with OPEN_GATE where that is 0. Then as RECORD.
@@ -145,7 +147,8 @@ impl WorkerProgram for Echo {
         }))
     }
 
-    fn checkpointer(self) -> Result<Box<dyn Checkpointer>, SetupError> {
+    fn checkpointer(self, info: &[u8]) -> Result<Box<dyn Checkpointer>, SetupError> {
+        assert!(info == self::info().encode());
         let supervisor = rustix::process::getppid().expect("a supervisor").as_raw_nonzero().get();
         Ok(Box::new(Folder(Folder::of_supervisor(supervisor.unsigned_abs()))))
     }
@@ -184,6 +187,7 @@ pub struct EchoHandler {
     paused: Mutex<bool>,
     pause_changed: Condvar,
     awaits: AtomicBool,
+    shares: AtomicBool,
     sticky: AtomicU32,
     calls: AtomicU64,
 }
@@ -288,6 +292,7 @@ impl CallHandler for EchoHandler {
                 // SAFETY: as above.
                 unsafe { AtomicU64::from_ptr(at) }.store(number(frame.args, 1)?, Ordering::SeqCst);
             }
+            call::SHARE => self.shares.store(true, Ordering::SeqCst),
             call::AWAIT_GUEST => self.awaits.store(number(frame.args, 0)? != 0, Ordering::SeqCst),
             call::INITIALISED => put_all(reply, &[u64::from(self.initialised)]),
             call::TAKE => {
@@ -382,6 +387,10 @@ impl CallHandler for EchoHandler {
         self.sticky.load(Ordering::SeqCst)
     }
 
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        self.shares.load(Ordering::SeqCst).then_some("it shares")
+    }
+
     fn awaits_guest(&self) -> bool {
         self.awaits.load(Ordering::SeqCst)
     }
@@ -428,6 +437,8 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// A refusal that is none: the checkpointer ends.
     pub const DIES: u32 = u32::MAX;
+    /// The file that says how many bytes of the device's are free, where it is known.
+    pub const FREE: &str = "free";
 
     /// The folder of a supervisor's driver.
     pub fn of_supervisor(pid: u32) -> PathBuf {
@@ -468,5 +479,9 @@ impl Checkpointer for Folder {
         assert!(action != Action::Lock || !limit.is_zero(), "a lock without a limit");
         std::fs::write(self.0.join(pid.to_string()), to.to_string()).unwrap();
         Ok(0)
+    }
+
+    fn free_bytes(&mut self) -> Option<u64> {
+        std::fs::read_to_string(self.0.join(Self::FREE)).ok().map(|text| text.parse().unwrap())
     }
 }

@@ -25,7 +25,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("what_waits_for_the_guest_comes_to_its_end_first", what_waits_for_the_guest_comes_to_its_end_first),
     ("workers_leave_the_gpu_and_come_back", workers_leave_the_gpu_and_come_back),
     ("a_refusal_of_the_driver_is_rolled_back", a_refusal_of_the_driver_is_rolled_back),
-    ("a_refused_resume_can_be_tried_again", a_refused_resume_can_be_tried_again),
+    ("a_resume_waits_for_room_on_the_gpu", a_resume_waits_for_room_on_the_gpu),
+    ("a_session_that_cannot_be_taken_off_is_named", a_session_that_cannot_be_taken_off_is_named),
     ("a_worker_that_cannot_come_back_ends_alone", a_worker_that_cannot_come_back_ends_alone),
     ("a_faulted_session_stays_behind", a_faulted_session_stays_behind),
 ];
@@ -323,29 +324,44 @@ fn a_refusal_of_the_driver_is_rolled_back() {
     gpu.vm.resume_from_suspend().expect("resumed");
 }
 
-fn a_refused_resume_can_be_tried_again() {
+fn a_resume_waits_for_room_on_the_gpu() {
     let gpu = OnGpu::start();
     let guests = [0, 1].map(|id| gpu.open(id));
     let mut rings = guests.each_ref().map(|guest| guest.ring(0));
     let workers = rings.each_mut().map(worker_of);
     let suspended = gpu.vm.suspend().expect("suspended");
-    // Others have the GPU's memory.
-    gpu.refuse(Action::Restore, workers[1], 2);
+    let free =
+        |bytes: u64| std::fs::write(gpu.folder.join(echo::Folder::FREE), bytes.to_string()).expect("written");
+    free(500 << 20);
     let error = gpu.vm.resume_from_suspend().expect_err("refused");
     assert!(
-        matches!(&error, SuspendError::Driver { action: Action::Restore, session: 1, result: 2, .. }),
+        matches!(error, SuspendError::DeviceMemory { free_bytes, .. } if free_bytes == 500 << 20),
         "{error}"
     );
     assert_eq!(gpu.vm.suspended(), Some(suspended));
-    assert_eq!(
-        workers.map(|worker| gpu.state(worker)),
-        [echo::CHECKPOINTED; 2],
-        "whoever came back has gone again"
-    );
-    gpu.allow(Action::Restore, workers[1]);
-    gpu.vm.resume_from_suspend().expect("resumed");
+    assert_eq!(workers.map(|worker| gpu.state(worker)), [echo::CHECKPOINTED; 2]);
+    free(20 << 30);
+    let resumed = gpu.vm.resume_from_suspend().expect("resumed");
+    assert_eq!((resumed.sessions, resumed.lost), (2, 0));
     assert_eq!(rings[0].call(call::ECHO, &[1; 8]), [1; 8]);
-    assert_eq!(gpu.kernel.deaths(), 0);
+
+    // The driver fails all the same: that session is lost, and no other.
+    gpu.vm.suspend().expect("suspended");
+    gpu.refuse(Action::Restore, workers[0], 2);
+    let resumed = gpu.vm.resume_from_suspend().expect("resumed");
+    assert_eq!((resumed.sessions, resumed.lost), (1, 1));
+    assert_eq!(gpu.kernel.wait_for_death(0), Some(event::DEATH_WORKER_LOST));
+    assert_eq!(rings[1].call(call::ECHO, &[1; 8]), [1; 8]);
+}
+
+fn a_session_that_cannot_be_taken_off_is_named() {
+    let gpu = OnGpu::start();
+    let guests = [0, 1].map(|id| gpu.open(id));
+    let mut rings = guests.each_ref().map(|guest| guest.ring(0));
+    rings[1].call(call::SHARE, &[]);
+    let error = gpu.vm.suspend().expect_err("refused");
+    assert_eq!(error, SuspendError::Busy { session: 1, reason: "it shares".to_owned() });
+    rings.iter_mut().for_each(|ring| drop(ring.call(call::ECHO, &[])));
 }
 
 fn a_worker_that_cannot_come_back_ends_alone() {

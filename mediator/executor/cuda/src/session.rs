@@ -444,6 +444,11 @@ impl Executor for Cuda {
         }
     }
 
+    /// Driver 580 checkpoints a process that has opened another one's memory, and cannot bring it back.
+    fn suspend_obstacle(&self) -> Option<&'static str> {
+        self.ipc.has_foreign().then_some("it has opened memory or events of another process (CUDA IPC)")
+    }
+
     fn awaits_guest(&self) -> bool {
         let captured = |stream: &Stream| {
             self.driver.cuStreamIsCapturing(stream.raw).is_ok_and(|(status,)| status != STATUS_NONE)

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuda_api::CuResult;
@@ -35,6 +36,8 @@ pub(crate) struct Ipc {
     allocations: Mutex<HashMap<u64, Token>>,
     /// How often an address was opened, and in which context.
     opened: Mutex<HashMap<u64, (u32, u32)>>,
+    /// Physical memory or an event of another process has been opened.
+    imported: AtomicBool,
 }
 
 impl Ipc {
@@ -44,6 +47,11 @@ impl Ipc {
 
     pub(crate) fn sharing(&self) -> CuResult<&dyn Sharing> {
         self.sharing.as_deref().ok_or(CUresult::NOT_SUPPORTED)
+    }
+
+    /// The session has, or has had, something of another process's.
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.imported.load(Ordering::Acquire) || !lock(&self.opened).is_empty()
     }
 
     fn withdraw(&self, tokens: impl IntoIterator<Item = Token>) {
@@ -160,6 +168,7 @@ impl Cuda {
         let descriptor = std::ptr::without_provenance_mut(number);
         // SAFETY: for this kind the address is a descriptor, which stays open meanwhile.
         let (raw,) = unsafe { self.driver.cuMemImportFromShareableHandle(descriptor, HANDLE_POSIX) }?;
+        self.ipc.imported.store(true, Ordering::Release);
         let allocation = Arc::new(Allocation { driver: self.driver, raw, size: len, _hold: None });
         let mut prop = CUmemAllocationProp {
             kind: 0,
@@ -266,6 +275,7 @@ impl Host for Cuda {
         self.events.check_free(event)?;
         let shared = self.ipc.sharing()?.open(What::Event, &token.bytes)?;
         let (raw,) = self.driver.cuIpcOpenEventHandle(IpcHandle::new(shared.handle))?;
+        self.ipc.imported.store(true, Ordering::Release);
         self.events.add(event, Arc::new(Event { raw, context }))
     }
 }
