@@ -157,7 +157,7 @@ class Choosing(unittest.TestCase):
         every = rows.programs()
         self.assertEqual(len({row.name for row in every}), len(every))
         for row in every:
-            self.assertEqual(row.name.startswith("timing/"), row.phase in rows.MEASURED, row.name)
+            self.assertEqual(row.name.startswith("timing/") or row.suspends, row.phase in rows.MEASURED, row.name)
 
     def test_a_row_in_a_guest_is_another_one_than_the_same_here(self):
         every = rows.every(PLACE)
@@ -337,7 +337,15 @@ class FakeDaemon:
 
     def totals(self):
         self.count += 1
-        return {"sessions_opened": self.count, "posted_errors": 0, "sessions_died": 0}
+        return {"sessions_opened": self.count, "posted_errors": 0, "sessions_died": 0, "calls": 0 if self.suspended else self.count}
+
+    suspended, refuses = False, False
+
+    def toggle_suspend(self):
+        if self.refuses:
+            raise RuntimeError("VM 0 is not suspended: busy\nmore")
+        self.suspended = not self.suspended
+        return "said"
 
     def loud(self, begin):
         return self.log[begin:]
@@ -354,9 +362,10 @@ class Rows(unittest.TestCase):
         context = types.SimpleNamespace(
             place=FakePlace(), record=kept, cache=options.get("cache", record.Cache(None)), daemon=FakeDaemon(), native=True, ours=True,
             guests=options.get("guests"),
-            ours_only=options.get("ours_only", False), clock=schedule.Clock(60), overlap=schedule.Overlap())
+            ours_only=options.get("ours_only", False), clock=schedule.Clock(60), overlap=schedule.Overlap(), baseline=None)
+        context.daemon.refuses = options.get("refuses", False)
         row = rows.Row("row", [sys.executable, "-c", "import os; side = os.environ['SIDE']\n" + program], rounds=rounds, limit=20.0, guest="small" if "guests" in options else "",
-                       counted=options.get("counted", False))
+                       counted=options.get("counted", False), suspends=options.get("suspends", False))
         task.run(row, context)
         self.assertEqual(len(written), 1)
         return written[0]
@@ -418,6 +427,15 @@ class Rows(unittest.TestCase):
         value = self.result("print('mark: begin l\\nmark: end l\\ncount: l\\tkicks\\t4')", counted=True,
                             guests=types.SimpleNamespace(get=lambda name: there))
         self.assertEqual(value["timing"], [{"name": "l: kicks", "unit": "per 1000 calls", "native": None, "ours": 20.0}])
+
+    def test_a_row_is_suspended_at_its_marks(self):
+        value = self.result("import time; print('mark: suspend', flush=True); time.sleep(0.2); print('fact')", suspends=True)
+        self.assertIs(value["same"], True, value)
+        self.assertEqual([at["calls_while_suspended"] for at in value["suspends"]], [0])
+        for more, why in (({"refuses": True}, "VM 0 is not suspended: busy"), ({}, "never suspended")):
+            value = self.result("print('mark: suspend' if %r else '')" % bool(more), suspends=True, **more)
+            self.assertIs(value["same"], False)
+            self.assertIn(why, value["ours"]["status"])
 
     def test_a_guest_that_does_not_boot_is_a_reason(self):
         def get(name):

@@ -175,6 +175,30 @@ impl Daemon {
         Ok(Totals::parse(&line))
     }
 
+    /// Suspends its VM, or resumes it where it is suspended: what it says of that.
+    ///
+    /// # Errors
+    /// When it says that it has not been done.
+    pub fn toggle_suspend(&self) -> Result<String> {
+        const DONE: [&str; 2] = [" is suspended: ", " goes on after its suspend: "];
+        const NOT_DONE: [&str; 2] = [" is not suspended: ", " stays suspended: "];
+        let (seen, begin) = (self.log().len(), Instant::now());
+        // SAFETY: signals a child of ours, which is not reaped before `self` ends.
+        unsafe { libc::kill(self.pid(), libc::SIGUSR2) };
+        loop {
+            let log = self.log();
+            let said = |words: [&str; 2]| log.iter().skip(seen).find(|l| words.iter().any(|w| l.contains(w)));
+            if let Some(line) = said(DONE) {
+                return Ok(line.clone());
+            }
+            if let Some(line) = said(NOT_DONE) {
+                bail!("{line}");
+            }
+            ensure!(begin.elapsed() < LIMIT, "the daemon says nothing of its suspend:\n{}", log.join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends it and waits: its last totals.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ import time
 LISTENS = ": waiting for "
 TOTALS = "calls processed:"
 LIMIT = 30.0
+# What it says when its VM was suspended or resumed, or was not.
+SUSPENDS = (" is suspended: ", " goes on after its suspend: ", " is not suspended: ", " stays suspended: ")
 # Lines of its log that say why something failed.
 LOUD = ("ERROR", "WARN")
 
@@ -56,16 +58,17 @@ class Daemon:
         with self.turn:
             self.turn.notify_all()
 
-    def _wait(self, text, begin):
+    def _wait(self, texts, begin):
+        texts = (texts,) if isinstance(texts, str) else texts
         until = time.monotonic() + LIMIT
         with self.turn:
             while True:
                 for line in self.log[begin:]:
-                    if text in line:
+                    if any(text in line for text in texts):
                         return line
                 left = until - time.monotonic()
                 if left <= 0 or self.child.poll() is not None:
-                    raise RuntimeError("the daemon says nothing of " + text.strip() + "\n" + "\n".join(self.log[-20:]))
+                    raise RuntimeError("the daemon says nothing of " + texts[0].strip() + "\n" + "\n".join(self.log[-20:]))
                 self.turn.wait(min(left, 0.1))
 
     def alive(self):
@@ -80,6 +83,15 @@ class Daemon:
                 return parse_totals(self._wait(TOTALS, begin))
             except (RuntimeError, ProcessLookupError):
                 return {}
+
+    def toggle_suspend(self):
+        """Suspends its VM, or resumes it; what it says of that. Raises RuntimeError where it refuses."""
+        begin = len(self.log)
+        os.kill(self.child.pid, signal.SIGUSR2)
+        line = self._wait(SUSPENDS, begin)
+        if any(word in line for word in LOUD):
+            raise RuntimeError(line)
+        return line.partition("] ")[2]
 
     def loud(self, begin):
         """Warnings and errors since line `begin` of its log."""

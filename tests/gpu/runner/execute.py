@@ -67,8 +67,16 @@ def kill_all():
         kill_group(pid)
 
 
-def run(argv, env, limit, cwd=None, silence=None):
-    """Runs `argv` for at most `limit` seconds, and at most `silence` seconds without a new byte on its standard output."""
+def _whole_lines(file, begin, size):
+    """The lines that have ended between two places of a file, and where the last of them ends."""
+    text = os.pread(file.fileno(), min(size - begin, MOST_OUTPUT), begin)
+    end = text.rfind(b"\n") + 1
+    return text[:end].decode("utf-8", "replace").splitlines(), begin + end
+
+
+def run(argv, env, limit, cwd=None, silence=None, heard=None):
+    """Runs `argv` for at most `limit` seconds, and at most `silence` seconds without a new byte on its standard output. `heard` gets each
+    line as it comes; it must not take long."""
     begin = time.monotonic()
     # Files, not pipes: a grandchild that holds a pipe open would hold us.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -80,17 +88,21 @@ def run(argv, env, limit, cwd=None, silence=None):
         except OSError as error:
             return Ended("not run", 0.0, "", f"{argv[0]}: {error.strerror}")
         _running.add(child.pid)
-        status, size, changed = None, 0, begin
+        status, size, changed, told = None, 0, begin, 0
         try:
             while True:
                 code = child.poll()
                 now = time.monotonic()
-                if code is not None:
-                    status = status_of(code)
-                    break
                 new = os.fstat(out.fileno()).st_size
                 if new != size:
                     size, changed = new, now
+                    if heard:
+                        lines, told = _whole_lines(out, told, size)
+                        for line in lines:
+                            heard(line)
+                if code is not None:
+                    status = status_of(code)
+                    break
                 if now - begin > limit:
                     status = f"no end in {limit:.0f} s"
                     break

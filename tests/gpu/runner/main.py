@@ -60,12 +60,14 @@ def arguments():
 class Context:
     """What every row needs."""
 
-    def __init__(self, options, place, record, cache, daemon, images):
+    def __init__(self, options, place, record, cache, daemon, images, baseline):
         self.place, self.record, self.cache, self.daemon, self.images = place, record, cache, daemon, images
         self.native, self.ours = options.native_lib != "none", not options.native_only
         self.ours_only = options.ours_only
         self.clock = schedule.Clock(options.time_limit)
         self.overlap = schedule.Overlap()
+        # What of the device's memory is in use without any of our programs, in MiB.
+        self.baseline = baseline
         self.guests = Guests(place, options.executor, options.out)
 
 
@@ -120,7 +122,7 @@ def _run(options, root, work):
         daemon = Daemon(place.daemon, options.executor, place.socket, env, options.out + ".daemon.log", arguments=place.arguments("local"))
     workers = len(daemon.settled_workers()) if daemon else 0
     cache = Cache(options.out + ".native", options.native_from)
-    context = Context(options, place, record, cache, daemon, images)
+    context = Context(options, place, record, cache, daemon, images, before)
     complete = []
 
     def on_signal(_number, _frame):

@@ -30,6 +30,8 @@ class Row:
     counted: bool = False
     # Our side starts daemons of its own.
     daemons: bool = False
+    # The program says marks, at which its VM is suspended and resumed: such a row runs alone.
+    suspends: bool = False
 
     @property
     def transport(self):
@@ -97,6 +99,9 @@ def programs():
         _python("processes/20-in-a-row", "processes.py", "row", "20", phase=CHEAP, limit=60.0, build=[ONCE]),
         _python("processes/4-at-once", "processes.py", "once", "4", phase=CHEAP, limit=40.0, build=[ONCE]),
         _python("processes/killed", "processes.py", "killed", "3", phase=CHEAP, limit=40.0, build=[ONCE]),
+        *(replace(_python("suspend/" + case, "suspended.py", case, phase=ALONE, limit=90.0, shows=f"{what}, its VM suspended and resumed in the middle"),
+                  suspends=True)
+          for case, what in (("gpt2", "generation with a GPT-2"), ("training", "training of a ResNet-50, pinned memory, a captured graph"))),
         Row("timing/driver", ["{build}/bench"], phase=ALONE, build=[BENCH], limit=40.0, rounds=2),
         Row("timing/waits", ["{build}/bench_waits"], phase=ALONE, build=[WAITS], limit=20.0, rounds=3, shows="waiting for the device, and asking it"),
         Row("timing/blocking", ["{build}/bench_waits", "blocking"], phase=ALONE, build=[WAITS], limit=20.0, rounds=3,

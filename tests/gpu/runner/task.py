@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from . import compare, execute, parity
+from . import compare, execute, parity, suspend
 from .place import Missing
 
 
@@ -141,12 +141,21 @@ def _program(row, argv, context):
         where = where or _where(row, context)
         if where:
             marks = Marks(where.daemon)
-            heard = {"heard": marks} if row.counted else {}
+            suspends = suspend.Suspends(where.daemon, context.baseline, context.place.native({}) if context.baseline else None) if row.suspends else None
+            heard = {"heard": suspends or marks} if row.counted or row.suspends else {}
 
             def work():
-                return where.run(argv, where.environment(row.env), _limit(row, context), **heard)
+                ended = where.run(argv, where.environment(row.env), _limit(row, context), **heard)
+                if suspends:
+                    suspends.wait()
+                return ended
             with where.slots:
                 ended, more = _ours(row, where, work)
+            if suspends:
+                more["suspends"] = suspends.done
+                wrong = suspends.judge(where.daemon.totals().get("calls", 0))
+                if wrong and ended.status == "ok":
+                    ended.status = "not suspended right: " + "; ".join(wrong)
             ours.append(ended)
             marked.append(marks.totals)
             counted = {k: (counted.get(k, 0) + v if isinstance(v, int) else v) for k, v in more.items()} if counted else more
