@@ -17,7 +17,7 @@ use crate::driver::Raw;
 use crate::graphs::STATUS_NONE;
 use crate::lock::{lock, read};
 use crate::objects::Event;
-use crate::thread::STREAM_LEGACY;
+use crate::thread::{STREAM_LEGACY, relax};
 
 /// CU_EVENT_DISABLE_TIMING.
 const DISABLE_TIMING: u32 = 2;
@@ -123,6 +123,10 @@ impl Cuda {
         }
         let _apart = lock(&self.marks.0);
         let captures = self.captures.load(Ordering::Acquire) != 0;
+        if captures {
+            // Whoever asks is no ring's thread: in the GLOBAL mode even a question about another stream ends a capture.
+            relax(self.driver);
+        }
         let is_busy = |stream: Raw| self.driver.cuStreamQuery(stream) == Err(CUresult::NOT_READY);
         let asked = |stream: Raw| {
             let captured =

@@ -49,14 +49,20 @@ pub struct Thread {
 // contract, which is Send, and to unregister it.
 unsafe impl Send for Thread {}
 
+/// Has the driver carry out whatever this thread asks for while streams are being captured: it would refuse some of it, and end the
+/// captures.
+pub(crate) fn relax(driver: &Driver) {
+    let mut mode = CAPTURE_RELAXED;
+    // SAFETY: a local with a mode in it.
+    if let Err(error) = unsafe { driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) } {
+        log::warn!("a thread keeps the GLOBAL capture mode: {error}");
+    }
+}
+
 impl Thread {
     /// On the ring's own thread.
     pub(crate) fn new(driver: &'static Driver, ring: u32) -> Self {
-        let mut mode = CAPTURE_RELAXED;
-        // SAFETY: a local with a mode in it.
-        if let Err(error) = unsafe { driver.cuThreadExchangeStreamCaptureMode(&raw mut mode) } {
-            log::warn!("a ring's thread keeps the GLOBAL capture mode: {error}");
-        }
+        relax(driver);
         Thread {
             ring,
             driver,
