@@ -12,7 +12,8 @@
 //! - The supervisor never runs guest work and never maps guest memory: what it tells a guest about a session's state it
 //!   writes with `pwrite`, so a file that shrinks underneath costs an error, never a SIGBUS.
 //! - Operations of a session are carried out in the order in which they were asked for, on that session's own thread;
-//!   no method of [`Vm`] waits for a worker, except [`Vm::stop`] (bounded), [`Vm::reset`] and [`Vm::start`].
+//!   no method of [`Vm`] waits for a worker, except [`Vm::stop`], [`Vm::suspend`] and
+//!   [`Vm::resume_from_suspend`] (bounded), [`Vm::reset`] and [`Vm::start`].
 //! - Every [`Done`] is called exactly once. Where it says that memory is no longer mapped, either the worker unmapped it
 //!   or the worker has been reaped. A limit that passes ends in SIGKILL and `waitid`, never in an unpinned page.
 //! - A worker serves one session and is never used again. It holds descriptors of its own only: files behind guest memory
@@ -21,8 +22,8 @@
 //! - What workers may have together, and how fast, lies in one page that they share ([`Settings`] and its account of device
 //!   memory). What a worker held there is given back once, when it has been reaped.
 //!
-//! Lock order: the session table, then nothing; the settings, then what the guest is told of its devices. No lock is held while a
-//! [`Done`] or an [`Events`] method runs.
+//! Lock order: the turn to suspend or resume, the session table, then nothing; the settings, then what the guest is told of its
+//! devices. No lock is held while a [`Done`] or an [`Events`] method runs.
 //!
 //! | constant | value | unit |
 //! |---|---|---|

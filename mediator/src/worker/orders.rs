@@ -326,12 +326,18 @@ impl<H: CallHandler> Session<H> {
             ),
             kind::UNMAP_REGION => self.unmap(index),
             kind::STOP => self.stop(Duration::from_micros(len)),
-            kind::RESUME => Ok(suspend::go_on(&self.state, Reason::Paused)),
+            kind::RESUME => {
+                suspend::go_on(&self.state, Reason::Paused);
+                Ok(())
+            }
             kind::SUSPEND => match suspend::rest(&self.state, &self.rings, Duration::from_micros(len)) {
                 Ok(told) => return Answer { tail: told.as_bytes().to_vec(), ..Answer::default() },
                 Err(error) => Err(error),
             },
-            kind::GO_ON => Ok(suspend::go_on(&self.state, Reason::Suspended)),
+            kind::GO_ON => {
+                suspend::go_on(&self.state, Reason::Suspended);
+                Ok(())
+            }
             kind::EXPOSE => sandbox::expose(flags != 0)
                 .map_err(|error| (regs::ERROR_MEDIATOR_UNAVAILABLE, format!("PR_SET_DUMPABLE: {error}"))),
             other => Err((regs::ERROR_UNSUPPORTED, format!("order of kind {other}"))),
