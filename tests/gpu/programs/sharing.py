@@ -2,6 +2,7 @@
 shows is measured; natively there is what it is compared with: one tenant alone, or processes side by side as the driver has them."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from common import fact, note, time_of  # noqa: E402
+from runner import gpu  # noqa: E402
 from runner.daemon import Daemon  # noqa: E402
 
 BUILD = os.environ.get("VGPU_BUILD", "")
@@ -179,7 +181,164 @@ def priority(folder):
     return [high, low]
 
 
-CASES = {"equal": equal, "weights": weights, "priority": priority}
+def rates_of(programs):
+    """Steps a second of tenants, once they have ended; nothing where one has not ended well, which it says itself."""
+    ends = [program.end() for program in programs]
+    if any(ends):
+        fact("a tenant's end", ends)
+        return []
+    return [float(words[1]) / float(words[3]) for words in (program.said.split() for program in programs)]
+
+
+PROCESSES = os.path.join(BUILD, "check-processes")
+
+
+def kill_worker(vm):
+    """Kills the worker of the VM's session that was opened last."""
+    opened = [line for line in vm.daemon.log if "opened: guest process" in line][-1]
+    os.kill(int(opened.rsplit(" ", 1)[1]), signal.SIGKILL)
+
+
+def one_fault(vm, what):
+    """One program of the VM that goes wrong; how it ended."""
+    if what in ("unmapped", "misaligned"):
+        program = vm.run([PROCESSES, "fault", what], "ready")
+        return program.end()
+    program = vm.run([PROCESSES, "spin" if what == "endless kernel" else "copies"], "ready")
+    time.sleep(1.0)
+    if what == "worker killed":
+        kill_worker(vm)
+        return "ended" if program.end() else "went on"
+    if what == "daemon killed":
+        vm.daemon.child.kill()
+        vm.daemon.child.wait()
+        vm.daemon = None
+        return "ended" if program.end() else "went on"
+    program.kill()
+    return "killed"
+
+
+FAULTS = ("unmapped", "misaligned", "endless kernel", "process killed", "worker killed", "daemon killed")
+EXPECTED = {"unmapped": 0, "misaligned": 0, "endless kernel": "killed", "process killed": "killed", "worker killed": "ended", "daemon killed": "ended"}
+
+
+def faults(folder):
+    """Three that compute and compare, and a fourth in which everything goes wrong."""
+    if not DAEMON:
+        for what in FAULTS:
+            fact(what, EXPECTED[what])
+        fact("the others", "go on")
+        return []
+    machines, other = vms(folder, (), (), ()), Vm(folder)
+    seconds = 8
+    before = rates_of([vm.tenant("steps", seconds) for vm in machines])
+    for what in FAULTS:
+        programs = [vm.tenant("steps", seconds) for vm in machines]
+        begin = time.monotonic()
+        fact(what, one_fault(other, what))
+        took = time.monotonic() - begin
+        rates = rates_of(programs)
+        if rates and before:
+            note(f"{what}, {took:.1f} s: the others' rates {', '.join(f'{100 * r / b:.1f} %' for r, b in zip(rates, before))}")
+        left = gpu.processes()
+        if left:
+            time.sleep(1.0)
+            left = gpu.processes()
+        ours = {pid for vm in machines for pid in vm.daemon.workers()} | set(other.daemon.workers() if other.daemon else ())
+        stray = [line for line in left or () if int(line.split(",")[0]) not in ours]
+        if stray:
+            fact("left on the GPU", stray)
+    after = rates_of([vm.tenant("steps", seconds) for vm in machines])
+    fact("the others", "go on" if before and after and all(a > 0.95 * b for a, b in zip(after, before)) else f"{before} {after}")
+    return machines + ([other] if other.daemon else [])
+
+
+KINDS = ("plain", "async", "pool", "virtual", "array", "array3d", "mipmap", "module")
+QUOTA_MIB, UNIT_MIB = 8192, 4
+
+
+def quota(folder):
+    """Each kind of allocation up to the quota, beside one who computes."""
+    if not DAEMON:
+        for kind in KINDS:
+            fact(kind, "up to the quota")
+        fact("numbers", "agree")
+        fact("the neighbour's end", 0)
+        return []
+    machines = vms(folder, ("--vram", f"{QUOTA_MIB}MiB"), ())
+    env = dict(machines[0].env)
+    # NVML of the VM is ours.
+    env["LD_LIBRARY_PATH"] = os.path.join(os.environ["VGPU_ROOT"], "lib")
+    program = subprocess.Popen([os.path.join(BUILD, "check-quota")], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(what):
+        program.stdin.write(what + "\n")
+        program.stdin.flush()
+        return program.stdout.readline().strip()
+
+    neighbour = machines[1].tenant("steps", 20)
+    first = ask("numbers")
+    words = first.split()
+    fact("numbers", "agree" if words[1] == words[6] and words[2] == words[4] == words[7] == str(QUOTA_MIB) else first)
+    for kind in KINDS:
+        filled = ask("fill " + kind).split()[-1]
+        reached = int(filled) * UNIT_MIB if filled.isdigit() else 0
+        note(f"{kind}: {reached} MiB in pieces of {UNIT_MIB} MiB")
+        fact(kind, "up to the quota" if 0.97 * QUOTA_MIB <= reached <= QUOTA_MIB else filled)
+    note("numbers before and after:", first, "/", ask("numbers"))
+    program.stdin.close()
+    program.wait()
+    fact("the neighbour's end", neighbour.end())
+    return machines
+
+
+def soak(folder):
+    """Tenants that start and stop at random, some of them killed, and now and then a daemon."""
+    seconds, limit = float(os.environ.get("VGPU_SOAK_SECONDS", "470")), 6
+    if not DAEMON:
+        fact("wrong results", [])
+        return []
+    chance = random.Random(7)
+    machines = vms(folder, ("--priority", "high"), ("--weight", "30"), (), ("--vram", "16GiB"))
+    settled = [len(os.listdir(f"/proc/{vm.daemon.child.pid}/fd")) for vm in machines if not vm.daemon.settled_workers() is None]
+    shared = set(os.listdir("/dev/shm"))
+    until, running, counts, wrong = time.monotonic() + seconds, [], {"started": 0, "ended": 0, "killed": 0, "daemons": 0}, []
+    while time.monotonic() < until or running:
+        for entry in list(running):
+            vm, program, ends, kill = entry
+            if program.child.poll() is not None:
+                running.remove(entry)
+                counts["ended"] += 1
+                if program.end() or "steps" not in program.said and "latency" not in program.said:
+                    wrong.append((program.child.returncode, program.said[-200:]))
+            elif time.monotonic() > ends:
+                running.remove(entry)
+                program.kill()
+                counts["killed"] += 1
+        if time.monotonic() < until and len(running) < limit:
+            vm = chance.choice(machines)
+            if chance.random() < 0.02 and not any(entry[0] is vm for entry in running):
+                at = machines.index(vm)
+                vm.stop()
+                machines[at] = vm = Vm(folder)
+                counts["daemons"] += 1
+            works, kill = chance.uniform(1, 15), chance.random() < 0.3
+            program = vm.tenant(chance.choice(("steps", "flood", "latency")), works, str(chance.choice((1 << 16, 1 << 22, 48 << 20))))
+            counts["started"] += 1
+            running.append((vm, program, time.monotonic() + (chance.uniform(0, works) if kill else works + 60), kill))
+        time.sleep(chance.uniform(0.01, 0.3))
+    note(counts)
+    fact("wrong results", wrong)
+    now = [len(os.listdir(f"/proc/{vm.daemon.child.pid}/fd")) for vm in machines if not vm.daemon.settled_workers() is None]
+    note(f"descriptors of the daemons before {settled}, after {now}")
+    if any(b > a + 8 for a, b in zip(settled, now)):
+        fact("descriptors", settled, now)
+    if set(os.listdir("/dev/shm")) - shared:
+        fact("left in /dev/shm", set(os.listdir("/dev/shm")) - shared)
+    return machines
+
+
+CASES = {"equal": equal, "weights": weights, "priority": priority, "faults": faults, "quota": quota, "soak": soak}
 
 
 def main():
