@@ -37,6 +37,7 @@ pub mod rows;
 pub mod sharing;
 pub mod types;
 pub mod wire;
+pub mod work;
 
 pub use types::CUresult;
 
@@ -161,28 +162,7 @@ pub fn may_block(id: u32) -> bool {
 
 /// The call with this wire id gives the device work: launches, copies, fills, graphs.
 pub fn gives_work(id: u32) -> bool {
-    /// By their names, which no other row's begin with.
-    const PREFIXES: [&str; 7] = [
-        "cuLaunchK",
-        "cuLaunchCooperative",
-        "cuGraphLaunch",
-        "cuMemcpy",
-        "cuMemset",
-        "vgpuCopy",
-        "cuMemPrefetch",
-    ];
-    static ROWS: std::sync::LazyLock<Vec<bool>> = std::sync::LazyLock::new(|| {
-        let mut rows = Vec::new();
-        for call in all_calls().filter(|call| PREFIXES.iter().any(|prefix| call.name.starts_with(prefix))) {
-            let at = call.id as usize;
-            if rows.len() <= at {
-                rows.resize(at + 1, false);
-            }
-            rows[at] = true;
-        }
-        rows
-    });
-    ROWS.get(id as usize).copied().unwrap_or(false)
+    matches!(work::work_of(id), work::Work::Launch | work::Work::Copy)
 }
 
 /// A hash over every row's id and shape and the layouts of the structures that travel. Exchanged when a session opens.

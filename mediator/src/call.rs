@@ -3,6 +3,8 @@
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use cuda_api::work::{Direction, Work};
+
 /// A call as it came out of a ring: copied out of guest memory once, so nothing about it can change any more.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
@@ -113,6 +115,12 @@ pub trait CallHandler: Send + Sync + 'static {
     fn works_on(&self, thread: &Self::Thread, call: u32, context: u32) -> Option<usize> {
         let _ = (thread, call, context);
         None
+    }
+
+    /// What kind of work a call is, and what it copies, for the accounts.
+    fn work(&self, frame: Frame<'_>) -> (Work, Option<(Direction, u64)>) {
+        let _ = frame;
+        (Work::Other, None)
     }
 
     /// Whether a device has unfinished work of the session's now. Asked often; it may miss what nobody can ask for.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cuda_api::info::DEVICES_MAX;
+use cuda_api::work::{Direction, Work};
 use pci_layout::ring::RINGS_MAX;
 
 use crate::GateWaits;
@@ -15,14 +16,39 @@ use crate::atomics::{self, Atomics};
 /// What one ring's thread has done. Written by that thread alone.
 #[repr(C, align(64))]
 pub(crate) struct RingCounters {
-    pub(crate) calls: AtomicU64,
+    /// By [`Work`].
+    calls: [AtomicU64; WORKS],
+    /// Bytes, by [`Direction`].
+    copied: [AtomicU64; DIRECTIONS],
     pub(crate) replies: AtomicU64,
     pub(crate) posted_errors: AtomicU64,
     pub(crate) order_waits: AtomicU64,
     pub(crate) overtakes: AtomicU64,
     pub(crate) parks: AtomicU64,
     pub(crate) wakes: AtomicU64,
-    reserved: AtomicU64,
+}
+
+/// Kinds of calls that are counted.
+const WORKS: usize = Work::ALL.len();
+/// Directions of copies that are counted.
+const DIRECTIONS: usize = Direction::ALL.len();
+
+impl RingCounters {
+    /// A call of this kind was carried out, which copied so much.
+    pub(crate) fn count_call(&self, work: Work, copied: Option<(Direction, u64)>) {
+        if let Some(calls) = self.calls.get(work as usize) {
+            count(calls);
+        }
+        if let Some((direction, bytes)) = copied
+            && let Some(copied) = self.copied.get(direction as usize)
+        {
+            copied.store(copied.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.iter().fold(0, |sum, calls| sum.wrapping_add(calls.load(Ordering::Relaxed)))
+    }
 }
 
 #[repr(C, align(4096))]
@@ -88,14 +114,16 @@ impl CounterPage {
 
     /// Calls carried out, in all rings.
     pub(crate) fn calls(&self) -> u64 {
-        self.0.rings.iter().fold(0, |sum, ring| sum.wrapping_add(ring.calls.load(Ordering::Relaxed)))
+        self.0.rings.iter().fold(0, |sum, ring| sum.wrapping_add(ring.calls()))
     }
 
     pub(crate) fn add_to(&self, totals: &mut Totals) {
         let layout = &*self.0;
         let add = |to: &mut u64, from: &AtomicU64| *to = to.wrapping_add(from.load(Ordering::Relaxed));
         for ring in &layout.rings {
-            add(&mut totals.calls, &ring.calls);
+            totals.calls = totals.calls.wrapping_add(ring.calls());
+            totals.by_work.iter_mut().zip(&ring.calls).for_each(|(to, from)| add(to, from));
+            totals.copied.iter_mut().zip(&ring.copied).for_each(|(to, from)| add(to, from));
             add(&mut totals.replies, &ring.replies);
             add(&mut totals.posted_errors, &ring.posted_errors);
             add(&mut totals.order_waits, &ring.order_waits);
@@ -135,8 +163,14 @@ pub struct Totals {
     pub sessions_closed: u64,
     /// Sessions that died by themselves.
     pub sessions_died: u64,
+    /// Sessions that have faulted: their device has failed them, or their worker.
+    pub sessions_faulted: u64,
     /// Calls carried out.
     pub calls: u64,
+    /// The same by kind, in the order of [`Work::ALL`].
+    pub by_work: [u64; WORKS],
+    /// Bytes copied, in the order of [`Direction::ALL`].
+    pub copied: [u64; DIRECTIONS],
     /// Replies written.
     pub replies: u64,
     /// Posted calls that failed.

@@ -36,6 +36,12 @@ impl Devices {
         self.info.as_ref().map(|info| info.devices.iter().map(|device| device.uuid).collect())
     }
 
+    /// The devices' names and UUIDs, by ordinal; none where they cannot be read.
+    pub(crate) fn names(&self) -> Vec<(String, [u8; 16])> {
+        let devices = self.info.iter().flat_map(|info| info.devices.iter());
+        devices.map(|device| (device.name.clone(), device.uuid)).collect()
+    }
+
     /// Says in the VM page which device is which.
     pub(crate) fn name_in(&self, page: &VmPage) {
         for (number, device) in self.info.iter().flat_map(|info| info.devices.iter()).enumerate() {

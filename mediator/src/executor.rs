@@ -6,6 +6,7 @@ use std::time::Duration;
 use cuda_api::host::{Executor, StagingView};
 use cuda_api::info::VmInfo;
 use cuda_api::live::number;
+use cuda_api::work::{Direction, Work, copied, work_of};
 use executor_cuda::{Cuda, Services, Unavailable};
 use executor_soft::{Soft, SoftConfig};
 use pci_layout::regs;
@@ -75,6 +76,12 @@ where
     #[inline]
     fn works_on(&self, thread: &E::Thread, call: u32, context: u32) -> Option<usize> {
         cuda_api::gives_work(call).then(|| self.0.device_of(thread, context))
+    }
+
+    #[inline]
+    fn work(&self, frame: Frame<'_>) -> (Work, Option<(Direction, u64)>) {
+        let work = work_of(frame.call);
+        (work, (work == Work::Copy).then(|| copied(frame.call, frame.args)).flatten())
     }
 
     fn is_busy(&self, device: usize) -> bool {

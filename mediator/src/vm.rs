@@ -38,24 +38,24 @@ const SESSION_LINES: u32 = 50;
 
 /// What the probe said.
 pub(crate) struct Probed {
-    devices: Devices,
+    pub(crate) devices: Devices,
     capabilities: u32,
     device_count: u32,
     pub(crate) fingerprint: [u8; 16],
 }
 
-struct Entry {
+pub(crate) struct Entry {
     /// The guest process, by its own word.
     pid: u32,
     ops: Sender<Op>,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     thread: JoinHandle<()>,
 }
 
 /// The session table, and the totals of those that are no longer in it: under one lock, so that nothing is counted twice.
 #[derive(Default)]
-struct Table {
-    open: HashMap<u32, Entry>,
+pub(crate) struct Table {
+    pub(crate) open: HashMap<u32, Entry>,
     past: Totals,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Shared {
     pub(crate) monitor: Monitor,
     pub(crate) pool: Pool,
     pub(crate) turns: Turns,
-    page: Arc<VmPage>,
+    pub(crate) page: Arc<VmPage>,
     /// What the sessions share.
     pub(crate) tokens: Arc<Tokens>,
     /// Where the VM is profiled.
@@ -84,7 +84,7 @@ pub(crate) struct Shared {
     /// What the guest is told of its devices, as of now.
     info: Mutex<Arc<[u8]>>,
     live: Mutex<LastLive>,
-    readings: Reader,
+    pub(crate) readings: Reader,
     quarantines: Quarantines,
     /// For what guests can bring about as often as they like.
     pub(crate) refusals: LogLimit,
@@ -96,7 +96,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -125,6 +125,10 @@ impl Shared {
     pub(crate) fn count_fault(&self, session: u32, control: &Control, what: &str) {
         if control.faulted.swap(true, Ordering::AcqRel) {
             return;
+        }
+        {
+            let past = &mut self.table().past;
+            past.sessions_faulted = past.sessions_faulted.saturating_add(1);
         }
         let (rule, vm) = (self.settings().quarantine, self.config.vm_id);
         if let Some(Quarantine { faults, .. }) = self.quarantines.fault(&rule, Now::read()) {
@@ -185,7 +189,7 @@ impl Totals {
         self.add_live(control);
     }
 
-    fn add_live(&mut self, control: &Control) {
+    pub(crate) fn add_live(&mut self, control: &Control) {
         if let Some(worker) = control.worker.get() {
             worker.counters().add_to(self);
             let busy: Duration = worker.turns().busy(DEVICES_MAX).into_iter().sum();

@@ -336,7 +336,8 @@ impl<H: CallHandler> RingWorker<'_, H> {
             result = self.note_unsettled(frame, waits, result);
         }
         self.consumer.issued();
-        count(&self.counters.calls);
+        let (work, copied) = self.state.handler.work(frame);
+        self.counters.count_call(work, copied);
         self.publish_sticky();
         if waits {
             count(&self.counters.replies);
