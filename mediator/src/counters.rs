@@ -21,6 +21,8 @@ pub(crate) struct RingCounters {
     /// Bytes, by [`Direction`].
     copied: [AtomicU64; DIRECTIONS],
     pub(crate) replies: AtomicU64,
+    /// Calls that failed and whose answer was waited for.
+    pub(crate) errors: AtomicU64,
     pub(crate) posted_errors: AtomicU64,
     pub(crate) order_waits: AtomicU64,
     pub(crate) overtakes: AtomicU64,
@@ -125,6 +127,7 @@ impl CounterPage {
             totals.by_work.iter_mut().zip(&ring.calls).for_each(|(to, from)| add(to, from));
             totals.copied.iter_mut().zip(&ring.copied).for_each(|(to, from)| add(to, from));
             add(&mut totals.replies, &ring.replies);
+            add(&mut totals.errors, &ring.errors);
             add(&mut totals.posted_errors, &ring.posted_errors);
             add(&mut totals.order_waits, &ring.order_waits);
             add(&mut totals.overtakes, &ring.overtakes);
@@ -173,6 +176,8 @@ pub struct Totals {
     pub copied: [u64; DIRECTIONS],
     /// Replies written.
     pub replies: u64,
+    /// Calls that failed and whose answer somebody waited for. "Not ready" is no failure.
+    pub errors: u64,
     /// Posted calls that failed.
     pub posted_errors: u64,
     /// Calls that had to wait for an earlier posted call of another thread.

@@ -72,8 +72,11 @@ impl Daemon {
             Listen::Local => "--local-socket",
         };
         let mut command = Command::new(program);
+        // Tests run beside one another, and so do their daemons: only those that say where share anything.
+        let alone = (!arguments.contains(&"--state-dir")).then_some("--alone");
         command
             .args(arguments)
+            .args(alone)
             .arg(flag)
             .arg(socket)
             .stdin(Stdio::null())

@@ -3,9 +3,12 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
-use mediator::{Settings, WEIGHT_MAX};
-use pci_layout::regs;
+use mediator::Settings;
+
+use crate::configuration::{self, Chosen, FileError, Sources, gpu_name, pool_letter, vm_name};
+use crate::named;
 
 /// The daemon's own page of help.
 const ABOUT: &str = "Gives a VM the host's GPU: the vhost-user back end of the paravirtual GPU device";
@@ -52,26 +55,29 @@ pub struct Args {
     /// Number of the VM, for logs and the register block
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u32,
-    /// Pool that the VM belongs to
-    #[arg(long, value_name = "LETTER", default_value = "A", value_parser = pool)]
-    pool: char,
-    /// Priority of the VM's work
-    #[arg(long, value_enum, default_value_t = Priority::Medium)]
-    priority: Priority,
-    /// Share of the GPU's time when other VMs want it too, among VMs of one priority: 1 to 100
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX)))]
-    weight: u32,
-    /// Folder in which the daemons of this host agree on who uses a GPU when, e.g. /run/vgpu; all need the same one
+    /// Name of the VM, for vgpuctl
+    #[arg(long, value_name = "NAME", value_parser = vm_name)]
+    name: Option<String>,
+    /// The host's file: what VMs get where arguments do not say otherwise [default: /etc/vgpu/vgpu.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder in which the daemons of this host agree on who uses a GPU when, and through which vgpuctl reaches them; all need the same
+    /// one [default: the file's, else /run/vgpu for root, else vgpu in $XDG_RUNTIME_DIR]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Device memory that all the VM's processes may use together, on each device, e.g. 16GiB; without it there is no limit
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    vram: Option<u64>,
+    /// Take no part in that: other VMs' work and this VM's hold each other up as the GPU likes, and vgpuctl does not see it
+    #[arg(long, conflicts_with = "state_dir")]
+    alone: bool,
+    /// Pool that the VM belongs to: its GPUs are those of the pool [default: A]
+    #[arg(long, value_name = "LETTER", value_parser = pool_letter)]
+    pool: Option<char>,
+    #[command(flatten)]
+    settings: SettingArgs,
     /// Who carries calls out: the real GPU, or a device in software
     #[arg(long, value_enum, default_value_t = Executor::Auto)]
     executor: Executor,
-    /// GPUs that the VM gets: indices as nvidia-smi counts them, or UUIDs (GPU-…), e.g. 0 or 0,1; without it every GPU of the host
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = gpu)]
+    /// GPUs that the VM gets: indices as nvidia-smi counts them, or UUIDs (GPU-…), e.g. 0 or 0,1; without it every GPU of its pool
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = gpu_name)]
     gpu: Vec<String>,
     /// Devices that the software executor shows, all alike and within each other's reach
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SOFT_DEVICES_MAX))]
@@ -101,11 +107,60 @@ struct AttachmentArgs {
     local_socket: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Priority {
-    Low,
-    Medium,
-    High,
+/// What may also change while the daemon runs. Each is what [`named::apply`] takes under the same name.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Share and limits (vgpuctl set changes them while the daemon runs)")]
+struct SettingArgs {
+    /// Priority of the VM's work [default: medium]
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(["low", "medium", "high"]))]
+    priority: Option<String>,
+    /// Share of the GPU's time when other VMs want it too, among VMs of one priority: 1 to 100 [default: 10]
+    #[arg(long, value_name = "N", value_parser = |text: &str| written("weight", text))]
+    weight: Option<String>,
+    /// Device memory that all the VM's processes may use together, on each device, e.g. 16GiB [default: none: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| written("vram", text))]
+    vram: Option<String>,
+    /// Calls a second of all its processes together; what comes sooner is delayed [default: none]
+    #[arg(long, value_name = "N", value_parser = |text: &str| written("calls-per-second", text))]
+    calls_per_second: Option<String>,
+    /// Calls that may wait in a ring; who sends more waits [default: none: as many as the ring holds]
+    #[arg(long, value_name = "N", value_parser = |text: &str| written("queue-depth", text))]
+    queue_depth: Option<String>,
+    /// A kernel that runs longer ends its process's session, e.g. 10s [default: none]
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| written("kernel-timeout", text))]
+    kernel_timeout: Option<String>,
+    /// With more faulted sessions than this the VM is quarantined: it is refused new ones [default: none: never]
+    #[arg(long, value_name = "N", value_parser = |text: &str| written("quarantine-after", text))]
+    quarantine_after: Option<String>,
+    /// The time in which they are counted [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| written("quarantine-within", text))]
+    quarantine_within: Option<String>,
+    /// How long a quarantine lasts, e.g. 10min [default: none: until vgpuctl clear]
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| written("quarantine-for", text))]
+    quarantine_for: Option<String>,
+}
+
+impl SettingArgs {
+    /// Those that are there, by name.
+    fn given(self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("priority", self.priority),
+            ("weight", self.weight),
+            ("vram", self.vram),
+            ("calls-per-second", self.calls_per_second),
+            ("queue-depth", self.queue_depth),
+            ("kernel-timeout", self.kernel_timeout),
+            ("quarantine-after", self.quarantine_after),
+            ("quarantine-within", self.quarantine_within),
+            ("quarantine-for", self.quarantine_for),
+        ];
+        all.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+    }
+}
+
+/// A setting as it is written, once it has been seen that it can be read.
+fn written(name: &str, text: &str) -> Result<String, String> {
+    named::apply(&mut Settings::default(), name, text).map(|()| text.to_owned())
 }
 
 /// Who carries calls out.
@@ -138,11 +193,11 @@ pub struct Config {
     pub attachment: Attachment,
     /// Number of the VM.
     pub vm_id: u32,
-    /// Its pool, an upper case ASCII letter.
-    pub pool: char,
-    /// Its share and its limits, which may change while it runs.
-    pub settings: Settings,
-    /// Where the host's daemons agree on who uses a GPU when; `None` = this VM takes no part in that.
+    /// What the host's file and the arguments come to for it.
+    pub chosen: Chosen,
+    /// What that was read from, and is read from again.
+    pub sources: Sources,
+    /// Where the host's daemons agree on who uses a GPU when, and where vgpuctl finds this one; `None` = it takes no part in that.
     pub state_dir: Option<PathBuf>,
     /// Who carries calls out.
     pub executor: Executor,
@@ -174,10 +229,10 @@ pub enum ConfigError {
     /// The same GPU twice.
     #[error("--gpu names {0} twice")]
     GpuTwice(String),
+    /// The host's file, or what it and the arguments come to.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
-
-/// GPUs of one host, at most.
-const GPUS_MAX: u32 = 64;
 
 /// Devices of the software executor, at most.
 const SOFT_DEVICES_MAX: i64 = 8;
@@ -204,42 +259,54 @@ impl TryFrom<Args> for Config {
                 return Err(ConfigError::SocketPath(len));
             }
         }
-        // Somebody who names a GPU does not want the software device where it is missing.
-        let executor = match (args.executor, args.gpu.is_empty()) {
-            (Executor::Soft, false) => return Err(ConfigError::GpuOfSoft),
-            (Executor::Auto, false) => Executor::Cuda,
-            (executor, _) => executor,
-        };
-        if executor == Executor::Cuda && args.soft_devices != 1 {
-            return Err(ConfigError::SoftOfGpu);
-        }
         let twice =
             args.gpu.iter().enumerate().find(|(at, gpu)| args.gpu.iter().take(*at).any(|g| g == *gpu));
         if let Some((_, gpu)) = twice {
             return Err(ConfigError::GpuTwice(gpu.clone()));
         }
+        let software = args.executor == Executor::Soft;
+        if software && !args.gpu.is_empty() {
+            return Err(ConfigError::GpuOfSoft);
+        }
+        let usual = || Some(PathBuf::from(configuration::PATH)).filter(|path| path.exists());
+        let sources = Sources {
+            file: args.config.or_else(usual),
+            vm_id: args.vm_id,
+            settings: args.settings.given(),
+            name: args.name,
+            pool: args.pool,
+            gpus: args.gpu,
+        };
+        let chosen = sources.read()?;
+        let gpus = if software { Vec::new() } else { chosen.gpus.clone() };
+        // Somebody who names a GPU does not want the software device where it is missing.
+        let executor = match args.executor {
+            Executor::Auto if !gpus.is_empty() => Executor::Cuda,
+            executor => executor,
+        };
+        if executor == Executor::Cuda && args.soft_devices != 1 {
+            return Err(ConfigError::SoftOfGpu);
+        }
+        let state_dir = args.state_dir.or_else(|| chosen.state_dir.clone()).or_else(usual_state_dir);
         Ok(Self {
             attachment,
             vm_id: args.vm_id,
-            pool: args.pool,
-            settings: Settings {
-                priority: match args.priority {
-                    Priority::Low => regs::PRIORITY_LOW,
-                    Priority::Medium => regs::PRIORITY_MEDIUM,
-                    Priority::High => regs::PRIORITY_HIGH,
-                },
-                weight: args.weight,
-                vram_bytes: args.vram,
-                ..Settings::default()
-            },
-            state_dir: args.state_dir,
+            chosen,
+            sources,
+            state_dir: state_dir.filter(|_| !args.alone),
             executor,
-            gpus: args.gpu,
+            gpus,
             soft_devices: args.soft_devices,
             idle_workers: args.idle_workers,
             profile: args.profile,
         })
     }
+}
+
+/// Where daemons meet that are not told where.
+fn usual_state_dir() -> Option<PathBuf> {
+    let own = || Some(PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("vgpu"));
+    if rustix::process::geteuid().is_root() { Some(vgpu_control::STATE_DIR.into()) } else { own() }
 }
 
 /// Whether the arguments ask for the capabilities: QEMU's convention lets that win over everything else on the line.
@@ -255,44 +322,6 @@ pub fn capabilities() -> String {
     format!(r#"{{"type":"vgpu","features":[],"carriers":{carriers},"version":"{version}","abi":{abi}}}"#)
 }
 
-/// A GPU: an index, or a UUID as nvidia-smi -L writes it.
-fn gpu(text: &str) -> Result<String, String> {
-    let index =
-        text.parse::<u32>().is_ok_and(|index| index < GPUS_MAX) && text.bytes().all(|b| b.is_ascii_digit());
-    let uuid = text.strip_prefix("GPU-").is_some_and(|rest| {
-        (8..=36).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
-    });
-    if index || uuid {
-        Ok(text.to_owned())
-    } else {
-        Err("a GPU is an index or a UUID (nvidia-smi -L lists both)".into())
-    }
-}
-
-fn pool(text: &str) -> Result<char, String> {
-    match text.as_bytes() {
-        [letter] if letter.is_ascii_uppercase() => Ok(char::from(*letter)),
-        _ => Err("a pool is one letter from A to Z".into()),
-    }
-}
-
-/// A size in bytes: a number, alone or with KiB, MiB, GiB or TiB (the "iB" may be left out).
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_start().trim_end_matches("iB") {
-        "" if !unit.contains("iB") => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("the unit is KiB, MiB, GiB or TiB".into()),
-    };
-    let number: u64 = number.parse().map_err(|_| "a size begins with a number")?;
-    let bytes = number.checked_mul(1 << shift).ok_or("more than 64 bits of bytes")?;
-    if bytes == 0 { Err("a size of 0 would leave no memory at all".into()) } else { Ok(bytes) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,15 +334,28 @@ mod tests {
 
     #[test]
     fn whole_line_is_taken_over() {
-        let line = "--socket-path /run/s --vm-id 7 --pool C --priority high --vram 16GiB --executor mock";
+        let line = "--socket-path /run/s --vm-id 7 --name web --pool B --priority high --vram 16GiB --executor mock --alone";
         let expected = Config {
             attachment: Attachment::Socket("/run/s".into()),
             vm_id: 7,
-            pool: 'C',
-            settings: Settings {
-                priority: regs::PRIORITY_HIGH,
-                vram_bytes: Some(16 << 30),
-                ..Settings::default()
+            chosen: Chosen {
+                name: Some("web".into()),
+                pool: 'B',
+                settings: Settings {
+                    priority: pci_layout::regs::PRIORITY_HIGH,
+                    vram_bytes: Some(16 << 30),
+                    ..Settings::default()
+                },
+                gpus: Vec::new(),
+                state_dir: None,
+            },
+            sources: Sources {
+                file: None,
+                vm_id: 7,
+                settings: vec![("priority", "high".into()), ("vram", "16GiB".into())],
+                name: Some("web".into()),
+                pool: Some('B'),
+                gpus: Vec::new(),
             },
             state_dir: None,
             executor: Executor::Soft,
@@ -357,7 +399,7 @@ mod tests {
     fn defaults_are_pool_a_medium_auto_unlimited() {
         let config = config("--fd 3").unwrap();
         assert_eq!(config.attachment, Attachment::Descriptor(3));
-        assert_eq!((config.vm_id, config.pool, config.settings), (0, 'A', Settings::default()));
+        assert_eq!((config.vm_id, config.chosen.pool, config.chosen.settings), (0, 'A', Settings::default()));
         assert_eq!(config.executor, Executor::Auto);
     }
 
@@ -374,6 +416,12 @@ mod tests {
         for line in [
             "--fd -1",
             "--fd 3 --pool AB",
+            "--fd 3 --pool C",
+            "--fd 3 --name 12",
+            "--fd 3 --alone --state-dir /run/x",
+            "--fd 3 --config /nowhere/vgpu.toml",
+            "--fd 3 --kernel-timeout 5",
+            "--fd 3 --quarantine-after x",
             "--fd 3 --pool a",
             "--fd 3 --priority urgent",
             "--fd 3 --vram lots",
@@ -391,11 +439,26 @@ mod tests {
     }
 
     #[test]
-    fn sizes_may_leave_the_unit_short_or_out() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("3K"), Ok(3072));
-        assert_eq!(size("2MiB"), Ok(2 << 20));
-        assert_eq!(size("1T"), Ok(1 << 40));
+    fn the_file_gives_what_arguments_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vgpu.toml");
+        std::fs::write(&path, "state-dir = '/run/here'\n[defaults]\nweight = 7\nkernel-timeout = '2s'\n[pools.B]\ngpus = ['1']\n")
+            .unwrap();
+        let file = path.display();
+        let both = config(&format!("--fd 3 --config {file} --weight 8 --pool B")).unwrap();
+        assert_eq!(
+            (both.chosen.settings.weight, both.executor, both.gpus),
+            (8, Executor::Cuda, vec!["1".to_owned()])
+        );
+        assert_eq!(both.chosen.settings.kernel_timeout, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(both.state_dir, Some("/run/here".into()));
+        let other =
+            config(&format!("--fd 3 --config {file} --state-dir /run/there --pool B --executor soft"))
+                .unwrap();
+        assert_eq!((other.state_dir, other.gpus.len()), (Some("/run/there".into()), 0));
+        assert_eq!(config(&format!("--fd 3 --config {file} --alone")).unwrap().state_dir, None);
+        std::fs::write(&path, "[defaults]\n\nweight = 'x'\n").unwrap();
+        assert!(config(&format!("--fd 3 --config {file}")).unwrap_err().contains("vgpu.toml:3: weight: "));
     }
 
     #[test]

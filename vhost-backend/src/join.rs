@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Instant;
 
 use mediator::{Events, ExecutorKind, StartError, Vm, VmConfig, WakeKind};
 use pci_layout::control::MAP_READ_ONLY;
@@ -13,6 +14,9 @@ use vgpu_device::{
 };
 
 use crate::args::{Attachment, Config, Executor};
+use crate::control::{self, Controls};
+use crate::report::{Identity, report};
+use crate::socket::Listener;
 use crate::totals::{Totals, WorkTotals};
 
 /// The mediator's VM as the device sees it.
@@ -64,7 +68,7 @@ impl Joint {
     /// # Errors
     /// No executor, or a host that lacks what every VM needs.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let pool = u8::try_from(config.pool).map_err(|_| StartError::Config("pool"))?;
+        let pool = u8::try_from(config.chosen.pool).map_err(|_| StartError::Config("pool"))?;
         let events = Arc::new(ToDevice::default());
         let vm = Vm::start(vm_config(config), events.clone())?;
         let (asked, found) = (config.gpus.len(), usize::try_from(vm.device_count()).unwrap_or(usize::MAX));
@@ -87,8 +91,8 @@ impl Joint {
             front,
             vm_id: config.vm_id,
             pool,
-            priority: config.settings.priority,
-            vram_quota_bytes: config.settings.vram_bytes.unwrap_or(0),
+            priority: config.chosen.settings.priority,
+            vram_quota_bytes: config.chosen.settings.vram_bytes.unwrap_or(0),
             session_limit: SessionId::LIMIT,
         };
         let device = Device::new(&device_config, joined.clone());
@@ -136,6 +140,32 @@ impl Joint {
         }
     }
 
+    /// Answers on the VM's control socket, from threads of its own.
+    ///
+    /// # Errors
+    /// They cannot be started.
+    pub fn answer_on(&self, listener: Arc<Listener>, config: &Config) -> std::io::Result<()> {
+        let identity = Identity {
+            vm_id: config.vm_id,
+            name: config.chosen.name.clone(),
+            pool: config.chosen.pool,
+            attachment: match &config.attachment {
+                Attachment::Socket(path) => format!("QEMU on {}", path.display()),
+                Attachment::Descriptor(fd) => format!("QEMU on descriptor {fd}"),
+                Attachment::Local(path) => format!("processes of this host on {}", path.display()),
+            },
+            started: Instant::now(),
+        };
+        let (joined, device) = (self.joined.clone(), self.device.clone());
+        let controls = Controls {
+            vm: Box::new(move || joined.vm()),
+            report: Box::new(move |vm| report(&identity, vm.snapshot(), device.counters())),
+            sources: config.sources.clone(),
+            at_start: config.chosen.clone(),
+        };
+        control::start(listener, controls)
+    }
+
     /// Ends every session and tells the guests that it was us; whatever they ask for afterwards is refused.
     pub fn shut_down(&self) {
         self.joined.shut_down();
@@ -151,8 +181,8 @@ impl Joint {
 fn vm_config(config: &Config) -> VmConfig {
     let defaults = VmConfig::new(config.vm_id);
     VmConfig {
-        pool: config.pool,
-        settings: config.settings,
+        pool: config.chosen.pool,
+        settings: config.chosen.settings,
         state_dir: config.state_dir.clone(),
         executor: match config.executor {
             Executor::Auto => ExecutorKind::Auto,

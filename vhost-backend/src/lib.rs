@@ -22,6 +22,7 @@
 //! | queues | one per connection: kicks and control requests |
 //! | local | one per local process: its requests |
 //! | watch | signals and the heartbeat |
+//! | control | vgpuctl's connections: one that takes them, and one for each |
 //!
 //! Answers and events are put into guest memory by whichever of the mediator's threads has them. Lock order: [`front`].
 //!
@@ -45,14 +46,18 @@
 
 pub mod args;
 pub mod chain;
+pub mod configuration;
 pub mod connection;
+mod control;
 pub mod daemon;
 pub mod front;
 pub mod join;
 pub mod local;
 pub mod memory;
 pub mod messages;
+pub mod named;
 pub mod program;
+mod report;
 pub mod socket;
 pub mod totals;
 pub mod watch;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use mediator::worker::Role;
 use rustix::net::SocketType;
 
 use crate::args::{self, Args, Attachment, Config};
+use crate::control;
 use crate::daemon::{self, Stop};
 use crate::join::Joint;
 use crate::local;
@@ -101,8 +103,20 @@ impl Endpoint {
 fn run(config: &Config) -> Result<()> {
     // First of all: nothing of our own is open yet that could have the number of an inherited descriptor.
     let endpoint = Endpoint::open(&config.attachment)?;
+    let controls = match &config.state_dir {
+        Some(folder) => Some(Arc::new(control::bind(folder, config.vm_id).context(
+            "the VM's place among the daemons of this host (--vm-id N is its number, --state-dir DIR the folder, --alone does without)",
+        )?)),
+        None => {
+            log::info!("VM {} shares with no other: there is no --state-dir", config.vm_id);
+            None
+        }
+    };
     let joint = Joint::start(config).context("the VM cannot be served")?;
     let (device, totals) = (&joint.device, joint.totals());
+    if let Some(controls) = &controls {
+        joint.answer_on(Arc::clone(controls), config).context("the control socket")?;
+    }
     let stop = Stop::new()?;
     let end = {
         let (shut_down, device, stop) = (joint.shutdown(), device.clone(), stop.clone());
@@ -137,6 +151,10 @@ fn run(config: &Config) -> Result<()> {
         }
     };
     joint.shut_down();
+    if let Some(controls) = controls {
+        // Its thread has it as well.
+        controls.unlink();
+    }
     log::info!("totals: {}", totals());
     ended
 }

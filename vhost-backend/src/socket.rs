@@ -93,6 +93,15 @@ impl Listener {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Nobody else may find it: removes its path, if that still leads to it.
+    pub fn unlink(&self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
 }
 
 impl AsFd for Listener {
@@ -103,11 +112,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
+        self.unlink();
     }
 }
 

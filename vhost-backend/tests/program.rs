@@ -22,7 +22,8 @@ struct Daemon {
 
 impl Daemon {
     fn start(command: &mut Command) -> Self {
-        let mut child = command.args(["--executor", "soft"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(["--executor", "soft", "--alone"]).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log }
     }
@@ -233,7 +234,10 @@ fn local_session_hears_that_the_daemon_ends() {
 /// Runs on hosts with and without a GPU: the driver shows none of its devices.
 fn without_gpu(executor: &str, path: &Path) -> Command {
     let mut command = command();
-    command.env("CUDA_VISIBLE_DEVICES", "").args(["--executor", executor, "--local-socket"]).arg(path);
+    command
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .args(["--executor", executor, "--alone", "--local-socket"])
+        .arg(path);
     command
 }
 

@@ -34,6 +34,9 @@ const RELEASE_BYTES: u64 = FRAME_AREA_BYTES as u64 / 16;
 /// Bulk frames that have returned and are not finished, at most: a guest could send others for as long as it likes.
 const UNFINISHED_MAX: usize = 64;
 
+/// CUDA_ERROR_NOT_READY: the answer to a question, and no failure.
+const NOT_READY: u32 = 600;
+
 /// Polling goes on this long without giving the processor away.
 const SPIN_HARD: Duration = Duration::from_micros(20);
 /// Polling is never cut below this, however often it was in vain.
@@ -341,6 +344,9 @@ impl<H: CallHandler> RingWorker<'_, H> {
         self.publish_sticky();
         if waits {
             count(&self.counters.replies);
+            if result != 0 && result != NOT_READY {
+                count(&self.counters.errors);
+            }
             self.publish_memory();
             if self.state.handler.may_print(frame.call) {
                 self.state.page.set_printed_bytes(self.state.output.printed());

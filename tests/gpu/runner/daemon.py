@@ -38,6 +38,9 @@ class Daemon:
         self.keep = open(log_path, "w", encoding="utf-8") if log_path else None
         env = dict(env)
         env.setdefault("RUST_LOG", "info,virtio_queue=off")
+        if "--state-dir" not in arguments:
+            # As on a host, but met by no other daemon.
+            arguments = ("--state-dir", socket + ".state", *arguments)
         self.child = subprocess.Popen(
             [program, "--executor", executor, *arguments, flag, socket],
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
