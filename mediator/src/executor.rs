@@ -80,8 +80,7 @@ where
 
     #[inline]
     fn work(&self, frame: Frame<'_>) -> (Work, Option<(Direction, u64)>) {
-        let work = work_of(frame.call);
-        (work, (work == Work::Copy).then(|| copied(frame.call, frame.args)).flatten())
+        account(frame)
     }
 
     fn is_busy(&self, device: usize) -> bool {
@@ -157,8 +156,20 @@ pub enum EitherThread {
     Soft(executor_soft::Thread),
 }
 
+/// The same for every executor.
+#[inline]
+fn account(frame: Frame<'_>) -> (Work, Option<(Direction, u64)>) {
+    let work = work_of(frame.call);
+    (work, (work == Work::Copy).then(|| copied(frame.call, frame.args)).flatten())
+}
+
 impl CallHandler for Either {
     type Thread = EitherThread;
+
+    #[inline]
+    fn work(&self, frame: Frame<'_>) -> (Work, Option<(Direction, u64)>) {
+        account(frame)
+    }
 
     fn ring_thread(&self, ring: u32) -> EitherThread {
         match self {

@@ -84,6 +84,15 @@ pub fn daemon(profile: Profile) -> Result<PathBuf> {
     program("vhost-user-vgpu", profile)
 }
 
+/// The administrator's program `vgpuctl`.
+///
+/// # Errors
+/// As for [`daemon`].
+pub fn vgpuctl(profile: Profile) -> Result<PathBuf> {
+    step("building vgpuctl");
+    program("vgpuctl", profile)
+}
+
 /// The program `hostile-guest`, which attacks the kernel module from within a VM.
 ///
 /// # Errors

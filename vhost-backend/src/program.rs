@@ -104,9 +104,15 @@ fn run(config: &Config) -> Result<()> {
     // First of all: nothing of our own is open yet that could have the number of an inherited descriptor.
     let endpoint = Endpoint::open(&config.attachment)?;
     let controls = match &config.state_dir {
-        Some(folder) => Some(Arc::new(control::bind(folder, config.vm_id).context(
-            "the VM's place among the daemons of this host (--vm-id N is its number, --state-dir DIR the folder, --alone does without)",
-        )?)),
+        Some(folder) => {
+            let place = control::bind(folder, config.vm_id).with_context(|| {
+                format!(
+                    "VM {} has no place among this host's (see --vm-id, --state-dir, --alone)",
+                    config.vm_id
+                )
+            });
+            Some(Arc::new(place?))
+        }
         None => {
             log::info!("VM {} shares with no other: there is no --state-dir", config.vm_id);
             None

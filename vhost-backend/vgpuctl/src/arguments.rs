@@ -49,7 +49,7 @@ pub enum Command {
     Top(Top),
     /// Change settings of a VM at once: priority, weight, vram, calls-per-second, queue-depth, kernel-timeout, quarantine-after, -within, -for
     #[command(
-        long_about = "Changes settings of a VM at once, all that are given or none of them. They hold until the daemon ends, or reads the host's file again (reload): what is to last belongs there.\n\nNames and values are those of the daemon's arguments and of the file: priority=low|medium|high, weight=1..100, vram=16GiB, calls-per-second=N, queue-depth=N, kernel-timeout=10s, quarantine-after=N, quarantine-within=60s, quarantine-for=10min. A limit is taken off by none (vram=none)."
+        long_about = "Changes settings of a VM at once, all that are given or none of them. They hold until the daemon ends, or reads the host's file again (reload): what is to last belongs there.\n\nNames and values are those of the daemon's arguments and of the file: priority=low|medium|high, weight=1..100, vram=16GiB, calls-per-second=N, queue-depth=N, kernel-timeout=10s, quarantine-after=N, quarantine-within=60s, quarantine-for=10min. A limit is taken off by none (vram=none). A kernel-timeout holds for kernels that are launched from then on."
     )]
     Set {
         /// Number or name

@@ -33,6 +33,13 @@ pub(crate) fn run(dir: &Path, options: &Metrics) -> Result<(), Failure> {
         std::io::stdout().lock().write_all(read(dir)?.as_bytes())?;
         return Ok(());
     }
+    for server in &servers {
+        let (on, path) = match server.server_addr() {
+            tiny_http::ListenAddr::IP(address) => ("http://", format!("{address}/metrics")),
+            tiny_http::ListenAddr::Unix(_) => ("unix socket ", or_nowhere(options.socket.as_deref())),
+        };
+        eprintln!("vgpuctl: serves metrics on {on}{path}");
+    }
     let threads: Vec<_> = servers
         .into_iter()
         .map(|server| {
@@ -40,10 +47,13 @@ pub(crate) fn run(dir: &Path, options: &Metrics) -> Result<(), Failure> {
             thread::spawn(move || server.incoming_requests().for_each(|request| answer(&dir, request)))
         })
         .collect();
-    eprintln!("vgpuctl: serving /metrics");
     threads
         .into_iter()
         .try_for_each(|thread| thread.join().map_err(|_| Failure::Refused("a server has ended".into())))
+}
+
+fn or_nowhere(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 /// Replaces what an earlier run has left, and nothing else. Only this user may connect.
