@@ -3,7 +3,7 @@
 //! (READ_REGS, READ_INFO) leave no trace in STATUS, ERROR_CODE, REQUEST_ID and TIMESTAMP.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use pci_layout::{ABI_VERSION, ids, regs, ring};
@@ -12,16 +12,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// Bytes of the block.
 pub const BLOCK_BYTES: usize = regs::BLOCK_BYTES as usize;
 
-/// What does not change while the device lives.
+/// What the host says of the device. All of it but the priority and the quota stays while the device lives.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The VM's id as the host numbers it.
     pub vm_id: u32,
     /// The VM's pool, an upper case ASCII letter.
     pub pool: u8,
-    /// One of the `PRIORITY_` values.
+    /// One of the `PRIORITY_` values, at first.
     pub priority: u32,
-    /// VRAM quota in bytes; 0 = none.
+    /// VRAM quota in bytes, at first; 0 = none.
     pub vram_quota_bytes: u64,
     /// Sessions that the VM may have at once, at most [`pci_layout::control::SESSIONS_MAX`].
     pub session_limit: u32,
@@ -37,6 +37,8 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Registers {
     identity: Identity,
+    priority: AtomicU32,
+    vram_quota_bytes: AtomicU64,
     last: Mutex<Last>,
     sessions_open: AtomicU32,
 }
@@ -53,10 +55,24 @@ struct Last {
 impl Registers {
     /// Registers of a device that has answered nothing yet.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, last: Mutex::default(), sessions_open: AtomicU32::new(0) }
+        let priority = AtomicU32::new(identity.priority);
+        let vram_quota_bytes = AtomicU64::new(identity.vram_quota_bytes);
+        Self {
+            identity,
+            priority,
+            vram_quota_bytes,
+            last: Mutex::default(),
+            sessions_open: AtomicU32::new(0),
+        }
     }
 
-    /// What does not change.
+    /// The VM's share is another one from now on.
+    pub fn set_share(&self, priority: u32, vram_quota_bytes: u64) {
+        self.priority.store(priority, Ordering::Relaxed);
+        self.vram_quota_bytes.store(vram_quota_bytes, Ordering::Relaxed);
+    }
+
+    /// What was said at first.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -75,7 +91,7 @@ impl Registers {
         };
         block.put(regs::STATUS, &status.to_le_bytes());
         block.put(regs::POOL_ID, &u32::from(identity.pool).to_le_bytes());
-        block.put(regs::PRIORITY, &identity.priority.to_le_bytes());
+        block.put(regs::PRIORITY, &self.priority.load(Ordering::Relaxed).to_le_bytes());
         block.put(regs::VM_ID, &identity.vm_id.to_le_bytes());
         block.put(regs::ERROR_CODE, &last.error.to_le_bytes());
         block.put(regs::PROTOCOL_VER, &ABI_VERSION.to_le_bytes());
@@ -90,7 +106,7 @@ impl Registers {
         block.put(regs::SESSION_LIMIT, &identity.session_limit.to_le_bytes());
         block.put(regs::DEVICE_COUNT, &identity.device_count.to_le_bytes());
         block.put(regs::TABLE_FINGERPRINT, &identity.fingerprint);
-        block.put(regs::VRAM_QUOTA, &identity.vram_quota_bytes.to_le_bytes());
+        block.put(regs::VRAM_QUOTA, &self.vram_quota_bytes.load(Ordering::Relaxed).to_le_bytes());
         block.put(regs::SESSIONS_OPEN, &sessions_open.to_le_bytes());
         block.0
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mediator::Vm;
+use mediator::{Settings, Vm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::SocketType;
 use vgpu_control::{ANSWER_BYTES_MAX, Answer, REQUEST_BYTES_MAX, Request, VmReport, read_line};
@@ -31,6 +31,8 @@ pub(crate) struct Controls {
     pub(crate) vm: Box<dyn Fn() -> Option<Arc<Vm>> + Send + Sync>,
     /// The VM as it is now.
     pub(crate) report: Box<dyn Fn(&Vm) -> VmReport + Send + Sync>,
+    /// The settings are others from now on: for who shows them.
+    pub(crate) changed: Box<dyn Fn(&Settings) + Send + Sync>,
     /// What the settings are read from.
     pub(crate) sources: Sources,
     /// What they came to at the start.
@@ -187,11 +189,12 @@ impl Controls {
     }
 
     /// Changes the settings, and says how they differ from before.
-    fn change(&self, vm: &Vm, changed: mediator::Settings, later: Vec<String>) -> Answer {
+    fn change(&self, vm: &Vm, changed: Settings, later: Vec<String>) -> Answer {
         let before = named::texts(&vm.settings());
         if let Err(name) = vm.change_settings(changed) {
             return refused(format!("setting {name} is out of range"));
         }
+        (self.changed)(&changed);
         let both = before.iter().zip(named::texts(&changed));
         let mut lines: Vec<String> = both
             .filter(|((_, before), (_, after))| before != after)

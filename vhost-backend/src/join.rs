@@ -157,9 +157,14 @@ impl Joint {
             started: Instant::now(),
         };
         let (joined, device) = (self.joined.clone(), self.device.clone());
+        let registers = self.device.clone();
         let controls = Controls {
             vm: Box::new(move || joined.vm()),
             report: Box::new(move |vm| report(&identity, vm.snapshot(), device.counters())),
+            changed: Box::new(move |settings| {
+                let quota = settings.vram_bytes.unwrap_or(0);
+                registers.registers().set_share(settings.priority, quota);
+            }),
             sources: config.sources.clone(),
             at_start: config.chosen.clone(),
         };

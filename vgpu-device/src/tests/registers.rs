@@ -28,6 +28,10 @@ fn identity_is_where_the_layout_says() {
     assert_eq!(bytes, ids::TAG);
     guest.device.registers().read(regs::VRAM_QUOTA.into(), &mut bytes);
     assert_eq!(u64::from_le_bytes(bytes), 16 << 30);
+    guest.device.registers().set_share(regs::PRIORITY_LOW, 8 << 30);
+    assert_eq!(read_u32(&guest, regs::PRIORITY), regs::PRIORITY_LOW);
+    guest.device.registers().read(regs::VRAM_QUOTA.into(), &mut bytes);
+    assert_eq!(u64::from_le_bytes(bytes), 8 << 30);
     let mut bytes = [0; 16];
     guest.device.registers().read(regs::TABLE_FINGERPRINT.into(), &mut bytes);
     assert_eq!(&bytes, b"fingerprint 16 b");

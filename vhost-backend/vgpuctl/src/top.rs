@@ -108,6 +108,12 @@ fn lines(before: &Look, after: &Look) -> Vec<Line> {
     vms.into_iter().flat_map(|(vm, processes)| std::iter::once(vm).chain(processes)).collect()
 }
 
+/// Without its fraction.
+#[allow(clippy::cast_possible_truncation)]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 fn table(lines: &[Line]) -> String {
     let head = ["VM", "NAME", "PID", "STATE", "GPU", "MEMORY", "CALLS/s", "LAUNCHES/s", "COPIED/s", "WAITS"];
     let mut table = show::table(&head, 4);
@@ -123,7 +129,7 @@ fn table(lines: &[Line]) -> String {
             show::process_memory(&line.device_bytes),
             format!("{calls:.0}"),
             format!("{launches:.0}"),
-            show::size(copied_bytes as u64),
+            show::size(whole(copied_bytes)),
             format!("{turn_wait_percent:.1} %"),
         ]);
     }
