@@ -102,6 +102,15 @@ pub fn hostile_guest(profile: Profile) -> Result<PathBuf> {
     program("hostile-guest", profile)
 }
 
+/// The program `vgpu-smi`.
+///
+/// # Errors
+/// As for [`daemon`].
+pub fn smi(profile: Profile) -> Result<PathBuf> {
+    step("building vgpu-smi");
+    program("vgpu-smi", profile)
+}
+
 /// The guest's libraries: package, the file that the build makes, and the name by which programs link it. The name that they load it
 /// by has `.1` at its end.
 const LIBRARIES: [(&str, &str, &str); 2] =

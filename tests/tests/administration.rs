@@ -380,5 +380,10 @@ fn lines_that_are_no_requests_are_refused_and_hurt_nobody() {
     // More connections than it serves at once.
     let many: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
     drop(many);
-    host.wait(1, "an answer", |report| report["vm"] == 1);
+    let begin = Instant::now();
+    // It may not have noticed all of their ends yet.
+    while host.run("show 1").status.code() != Some(0) {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

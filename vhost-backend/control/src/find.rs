@@ -79,7 +79,8 @@ fn open(place: Place) -> Result<Found, AskError> {
     let mut connection = Connection::open(&place.path)?;
     match connection.ask(&Request::Show)? {
         Answer::Vm(report) => Ok(Found { place, connection, report: *report }),
-        _ => Err(AskError::NotUnderstood { path: place.path, what: "no report".into() }),
+        Answer::Refused { reason } => Err(AskError::Refused { path: place.path, reason }),
+        Answer::Done { .. } => Err(AskError::NotUnderstood { path: place.path, what: "no report".into() }),
     }
 }
 

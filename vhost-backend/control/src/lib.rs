@@ -76,6 +76,14 @@ pub enum AskError {
         /// Why not.
         source: io::Error,
     },
+    /// It answers nobody now: too many ask.
+    #[error("the daemon on {path} refuses: {reason}")]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The answer is none of this version's.
     #[error(
         "the daemon on {path} answers in a way that is not understood ({what}): it and this program are of different versions"
