@@ -29,7 +29,7 @@ class Program:
 
     def __init__(self, words, env, ready, talks=True):
         self.child = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        self.ready, self.said = self.until(ready) is not None, ""
+        self.ready, self.said = ready is not None and self.until(ready) is not None, ""
 
     def until(self, word):
         for line in self.child.stdout:
@@ -73,6 +73,16 @@ class Vm:
 
     def run(self, words, ready):
         return Program(words, self.env, ready)
+
+    def started(self, words):
+        """A program that tells by a file that it is ready, once it is or has ended."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "ready")
+            program = Program(words, {**self.env, "VGPU_READY": path}, None)
+            until = time.monotonic() + 30
+            while not os.path.exists(path) and program.child.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+        return program
 
     def tenant(self, mode, seconds, elements=ELEMENTS, kernels=KERNELS):
         return self.run([TENANT, mode, str(seconds), elements, kernels], "begins")
@@ -202,9 +212,8 @@ def kill_worker(vm):
 def one_fault(vm, what):
     """One program of the VM that goes wrong; how it ended."""
     if what in ("unmapped", "misaligned"):
-        program = vm.run([PROCESSES, "fault", what], "ready")
-        return program.end()
-    program = vm.run([PROCESSES, "spin" if what == "endless kernel" else "copies"], "ready")
+        return vm.started([PROCESSES, "fault", what]).end()
+    program = vm.started([PROCESSES, "spin" if what == "endless kernel" else "copies"])
     time.sleep(1.0)
     if what == "worker killed":
         kill_worker(vm)
