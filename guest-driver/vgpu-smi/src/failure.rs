@@ -20,12 +20,14 @@ pub struct Failure {
     pub status: u8,
     /// What to say.
     pub words: String,
+    /// This program itself declines: said on stderr. What NVML fails with is said where nvidia-smi says it, on stdout.
+    pub declined: bool,
 }
 
 impl Failure {
     /// Wrong arguments.
     pub fn usage(words: impl Into<String>) -> Self {
-        Self { status: STATUS_USAGE, words: words.into() }
+        Self { status: STATUS_USAGE, words: words.into(), declined: false }
     }
 
     /// A field that is none.
@@ -37,23 +39,25 @@ impl Failure {
     /// What changes the GPU.
     pub fn refused(option: &str) -> Self {
         let words = format!("{option}: the VM may not change the host's GPU");
-        Self { status: STATUS_NO_PERMISSION, words }
+        Self { status: STATUS_NO_PERMISSION, words, declined: true }
     }
 
     /// What this program does not have.
     pub fn not_available(what: &str, instead: &str) -> Self {
-        Self { status: STATUS_NOT_AVAILABLE, words: format!("{what} is not available in a VM: {instead}") }
+        let words = format!("{what} is not available in a VM: {instead}");
+        Self { status: STATUS_NOT_AVAILABLE, words, declined: true }
     }
 
     /// A device that is asked for and not there.
     pub fn no_such_device(id: &str) -> Self {
         let words = format!("No devices were found: there is no GPU {id:?} (-L lists them)");
-        Self { status: Code::NOT_FOUND.status(), words }
+        Self { status: Code::NOT_FOUND.status(), words, declined: false }
     }
 
     /// A VM without devices.
     pub fn no_devices() -> Self {
-        Self { status: Code::NOT_FOUND.status(), words: "No devices were found".to_owned() }
+        let words = "No devices were found".to_owned();
+        Self { status: Code::NOT_FOUND.status(), words, declined: false }
     }
 }
 
@@ -75,7 +79,7 @@ impl From<Code> for Failure {
             }
             other => other.words().to_owned(),
         };
-        Self { status: code.status(), words: format!("NVML: {words}") }
+        Self { status: code.status(), words: format!("NVML: {words}"), declined: false }
     }
 }
 
@@ -88,7 +92,23 @@ impl From<LoadError> for Failure {
                 words: format!(
                     "the library libnvidia-ml.so.1 cannot be loaded ({why}): install it where the dynamic loader looks, and run ldconfig"
                 ),
+                declined: false,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permission_that_nvml_lacks_is_no_refusal_of_this_program() {
+        let nvml = Failure::from(Code::NO_PERMISSION);
+        let ours = Failure::refused("-pm");
+        assert_eq!((nvml.status, ours.status), (STATUS_NO_PERMISSION, STATUS_NO_PERMISSION));
+        assert_eq!((nvml.declined, ours.declined), (false, true));
+        let nvml = Failure::from(Code::NOT_SUPPORTED);
+        assert_eq!((nvml.status, nvml.declined), (STATUS_NOT_AVAILABLE, false));
     }
 }

@@ -19,8 +19,8 @@
 //! - Names of other processes are shown without control characters.
 //! - The doctor uses the guest's libraries in processes of its own, which have a time limit: a library that crashes or hangs is a finding.
 //!
-//! Where things are written: what nvidia-smi writes to stdout goes there, its errors included, since scripts look for them there. Wrong
-//! arguments and refusals go to stderr.
+//! Where things are written: what nvidia-smi writes to stdout goes there, its errors included, since scripts look for them there. What
+//! this program itself declines, and a command line that makes no sense, goes to stderr.
 //!
 //! Settings (environment): those of the `transport` crate and of the libraries; none of its own.
 
@@ -79,15 +79,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Refusals and misuse go to stderr; what nvidia-smi says on stdout goes there.
+/// What this program declines goes to stderr; what nvidia-smi says on stdout goes there.
 fn say_failure(failure: &Failure) -> u8 {
     let text = format!("{failure}\n");
     // Where nobody reads it there is nobody to tell.
-    let _ = match failure.status {
-        failure::STATUS_NO_PERMISSION | failure::STATUS_NOT_AVAILABLE => {
-            io::stderr().write_all(text.as_bytes())
-        }
-        _ => io::stdout().write_all(text.as_bytes()),
+    let _ = if failure.declined {
+        io::stderr().write_all(text.as_bytes())
+    } else {
+        io::stdout().write_all(text.as_bytes())
     };
     failure.status
 }

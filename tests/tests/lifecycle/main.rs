@@ -6,6 +6,7 @@
 mod scene;
 
 mod daemon_end;
+mod doctor;
 mod messages;
 mod module;
 mod pause;
