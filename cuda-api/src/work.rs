@@ -1,4 +1,4 @@
-//! What kind of work a call is, for accounts and for whoever reads them: not for decisions about the call itself.
+//! What kind of work a call is: for accounts, and for who has to know whether it gives a device something to do ([`crate::gives_work`]).
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used)]
 
@@ -66,18 +66,18 @@ impl Work {
     }
 }
 
-/// The class of the call with this wire id.
+/// The kind of the call with this wire id.
 pub fn work_of(id: u32) -> Work {
     static ROWS: LazyLock<Vec<Work>> = LazyLock::new(|| {
         let rows = || chapters().flat_map(|(chapter, rows)| rows.iter().map(move |row| (chapter, row)));
         let len = rows().map(|(_, row)| row.id).max().map_or(0, |last| last.saturating_add(1));
-        let mut classes = vec![Work::Other; len as usize];
+        let mut kinds = vec![Work::Other; len as usize];
         for (chapter, row) in rows() {
-            if let Some(class) = classes.get_mut(row.id as usize) {
-                *class = Work::of_row(chapter, row);
+            if let Some(kind) = kinds.get_mut(row.id as usize) {
+                *kind = Work::of_row(chapter, row);
             }
         }
-        classes
+        kinds
     });
     ROWS.get(id as usize).copied().unwrap_or(Work::Other)
 }
@@ -154,12 +154,14 @@ mod tests {
     use crate::all_calls;
     use crate::wire::Wire;
 
-    fn class(name: &str) -> Work {
-        work_of(all_calls().find(|call| call.name == name).map_or(u32::MAX, |call| call.id))
+    fn id(name: &str) -> u32 {
+        let found = all_calls().find(|call| call.name == name).map(|call| call.id);
+        assert!(found.is_some(), "there is no {name}");
+        found.unwrap_or_default()
     }
 
     #[test]
-    fn calls_are_of_the_class_that_people_expect() {
+    fn calls_are_of_the_kind_that_people_expect() {
         for (name, expected) in [
             ("cuLaunchKernel", Work::Launch),
             ("cuGraphLaunch", Work::Launch),
@@ -175,17 +177,31 @@ mod tests {
             ("cuStreamCreate", Work::Other),
             ("cuLaunchHostFunc", Work::Other),
         ] {
-            assert_eq!(class(name), expected, "{name}");
+            assert_eq!(work_of(id(name)), expected, "{name}");
         }
         assert_eq!(work_of(u32::MAX), Work::Other);
-        assert!(Work::ALL.iter().enumerate().all(|(at, class)| *class as usize == at));
+        assert!(Work::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
         assert!(Direction::ALL.iter().enumerate().all(|(at, way)| *way as usize == at));
     }
 
     #[test]
-    fn all_that_gives_work_is_a_launch_or_a_copy() {
-        for call in all_calls().filter(|call| crate::gives_work(call.id)) {
-            assert!(matches!(work_of(call.id), Work::Launch | Work::Copy), "{}", call.name);
+    fn launches_copies_and_fills_give_work_and_nothing_else_does() {
+        for name in [
+            "cuLaunchKernel",
+            "cuLaunchKernelEx",
+            "cuLaunchCooperativeKernel",
+            "cuGraphLaunch",
+            "cuMemcpyDtoDAsync_v2",
+            "cuMemsetD8_v2",
+            "vgpuCopyBatch",
+            "vgpuArrayIn",
+        ] {
+            assert!(crate::gives_work(id(name)), "{name}");
+        }
+        for name in
+            ["cuLaunchHostFunc", "cuMemAlloc_v2", "cuStreamSynchronize", "cuEventRecord", "cuModuleLoadData"]
+        {
+            assert!(!crate::gives_work(id(name)), "{name}");
         }
     }
 

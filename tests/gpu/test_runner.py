@@ -302,12 +302,12 @@ class Agents(unittest.TestCase):
 class GuestRoots(unittest.TestCase):
     def test_what_lies_in_a_hidden_folder_is_put_back_and_caches_are_the_guests_own(self):
         place = types.SimpleNamespace(
-            root="/srv/bundle", work="/tmp/work", shim="/srv/bundle/lib", caches="/tmp/work/caches", python="/opt/a b/bin/python3", native_lib="")
+            root="/srv/bundle", work="/tmp/made", shim="/srv/bundle/lib", caches="/tmp/made/caches", python="/opt/a b/bin/python3", native_lib="")
         lines = guest._script(place).splitlines()
-        kept = next(n for n, line in enumerate(lines) if "/host/tmp/work /kept/" in line)
+        kept = next(n for n, line in enumerate(lines) if "/host/tmp/made /kept/" in line)
         hidden = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp")
-        back = next(n for n, line in enumerate(lines) if line.endswith(" /host/tmp/work"))
-        own = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp/work/caches")
+        back = next(n for n, line in enumerate(lines) if line.endswith(" /host/tmp/made"))
+        own = lines.index("mount -t tmpfs -o mode=1777 own /host/tmp/made/caches")
         self.assertTrue(kept < hidden < back < own, lines)
         self.assertIn("'/host/opt/a b'", "\n".join(lines))
         self.assertEqual(lines[-1], "test -c /dev/vgpu")

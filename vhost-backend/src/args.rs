@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
 use mediator::Settings;
 
-use crate::configuration::{self, Chosen, FileError, Sources, gpu_name, pool_letter, vm_name};
+use crate::configuration::{Chosen, FileError, Sources, gpu_name, pool_letter, vm_name};
 use crate::named;
 
 /// The daemon's own page of help.
@@ -268,9 +268,8 @@ impl TryFrom<Args> for Config {
         if software && !args.gpu.is_empty() {
             return Err(ConfigError::GpuOfSoft);
         }
-        let usual = || Some(PathBuf::from(configuration::PATH)).filter(|path| path.exists());
         let sources = Sources {
-            file: args.config.or_else(usual),
+            file: args.config,
             vm_id: args.vm_id,
             settings: args.settings.given(),
             name: args.name,

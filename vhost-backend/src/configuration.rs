@@ -65,7 +65,7 @@ impl std::error::Error for FileError {}
 /// What the daemon's arguments say, and where the rest is read from: kept, so that it can be read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The host's file; None: there is none.
+    /// The host's file, where an argument names one; None: [`PATH`], if it is there when it is read.
     pub file: Option<PathBuf>,
     /// Number of the VM.
     pub vm_id: u32,
@@ -122,9 +122,14 @@ impl Sources {
     /// # Errors
     /// The file cannot be read, or something in it cannot be.
     pub fn read(&self) -> Result<Chosen, FileError> {
+        self.read_or(Path::new(PATH))
+    }
+
+    fn read_or(&self, usual: &Path) -> Result<Chosen, FileError> {
         match &self.file {
             Some(path) => self.choose(path, &contents(path)?),
-            None => self.choose(Path::new(PATH), ""),
+            None if usual.exists() => self.choose(usual, &contents(usual)?),
+            None => self.choose(usual, ""),
         }
     }
 
@@ -408,6 +413,9 @@ kernel-timeout = "none"
         assert!(sources.read().unwrap_err().to_string().contains("No such file"));
         std::fs::write(&path, FILE).unwrap();
         assert_eq!(sources.read().unwrap().settings.weight, 30);
+        // The usual one need not be there, and may come later.
+        assert_eq!(vm(7).read_or(&folder.path().join("none")).unwrap().settings, Settings::default());
+        assert_eq!(vm(7).read_or(&path).unwrap().settings.weight, 30);
         std::fs::write(&path, " ".repeat(usize::try_from(BYTES_MAX).unwrap() + 1)).unwrap();
         assert!(sources.read().unwrap_err().to_string().contains("more than"));
     }

@@ -6,8 +6,8 @@ use std::io::{self, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(crate) struct Controls {
     pub(crate) report: Box<dyn Fn(&Vm) -> VmReport + Send + Sync>,
     /// The settings are others from now on: for who shows them.
     pub(crate) changed: Box<dyn Fn(&Settings) + Send + Sync>,
+    /// Held while settings are read, changed and told: of two changes none is lost.
+    pub(crate) changing: Mutex<()>,
     /// What the settings are read from.
     pub(crate) sources: Sources,
     /// What they came to at the start.
@@ -141,6 +143,7 @@ impl Controls {
         match request {
             Request::Show => Answer::Vm(Box::new((self.report)(&vm))),
             Request::Set { settings } => {
+                let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut changed = vm.settings();
                 for (name, text) in settings {
                     if let Err(what) = named::apply(&mut changed, name, text) {
@@ -163,13 +166,16 @@ impl Controls {
                 true => done("the quarantine has ended"),
                 false => done("there was no quarantine"),
             },
-            Request::Reload => match self.sources.read() {
-                Ok(chosen) => {
-                    let later = self.later(&chosen);
-                    self.change(&vm, chosen.settings, later)
+            Request::Reload => {
+                let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+                match self.sources.read() {
+                    Ok(chosen) => {
+                        let later = self.later(&chosen);
+                        self.change(&vm, chosen.settings, later)
+                    }
+                    Err(error) => refused(error),
                 }
-                Err(error) => refused(error),
-            },
+            }
             Request::Suspend => match vm.suspend() {
                 Ok(suspended) => done(format!(
                     "suspended: {} session(s), {} MiB of device memory in host memory, in {}",

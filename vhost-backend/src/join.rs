@@ -2,7 +2,7 @@
 //! here and nowhere else.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use mediator::{Events, ExecutorKind, StartError, Vm, VmConfig, WakeKind};
@@ -165,6 +165,7 @@ impl Joint {
                 let quota = settings.vram_bytes.unwrap_or(0);
                 registers.registers().set_share(settings.priority, quota);
             }),
+            changing: Mutex::default(),
             sources: config.sources.clone(),
             at_start: config.chosen.clone(),
         };

@@ -82,6 +82,7 @@ class Vm:
             until = time.monotonic() + 30
             while not os.path.exists(path) and program.child.poll() is None and time.monotonic() < until:
                 time.sleep(0.01)
+            program.ready = os.path.exists(path)
         return program
 
     def tenant(self, mode, seconds, elements=ELEMENTS, kernels=KERNELS):
@@ -214,6 +215,9 @@ def one_fault(vm, what):
     if what in ("unmapped", "misaligned"):
         return vm.started([PROCESSES, "fault", what]).end()
     program = vm.started([PROCESSES, "spin" if what == "endless kernel" else "copies"])
+    if not program.ready:
+        program.kill()
+        return "never came to it"
     time.sleep(1.0)
     if what == "worker killed":
         kill_worker(vm)
