@@ -7,7 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use vgpu_control::{DeviceReport, ReadingReport, VmReport, Work};
+use vgpu_control::{DeviceReport, Kind, ReadingReport, VmReport, Work};
 
 /// What the text is, for HTTP.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -104,23 +104,15 @@ impl Host {
     }
 
     fn metrics(&self) -> Vec<(&'static str, &'static str, Values<'_>)> {
-        let by_kind = |of_processes| {
+        let kinds = |of_processes, label, of: fn(&Work) -> &Vec<Kind>| {
             let each = self.work(of_processes).into_iter();
             each.flat_map(|(labels, work)| {
-                work.calls
-                    .iter()
-                    .map(move |kind| (with(labels.clone(), "kind", &kind.kind), number(kind.count)))
+                of(work).iter().map(move |kind| (with(labels.clone(), label, &kind.kind), number(kind.count)))
             })
             .collect()
         };
-        let by_direction = |of_processes| {
-            let each = self.work(of_processes).into_iter();
-            each.flat_map(|(labels, work)| {
-                let copied = work.copied_bytes.iter();
-                copied.map(move |kind| (with(labels.clone(), "direction", &kind.kind), number(kind.count)))
-            })
-            .collect()
-        };
+        let by_kind = |of_processes| kinds(of_processes, "kind", |work| &work.calls);
+        let by_direction = |of_processes| kinds(of_processes, "direction", |work| &work.copied_bytes);
         let work = |of_processes, value: fn(&Work) -> f64| {
             self.work(of_processes).into_iter().map(|(labels, work)| (labels, value(work))).collect()
         };
