@@ -1,7 +1,7 @@
 //! What addresses are: the session's device allocations, module variables, mapped and registered ranges. A driver call
 //! gets no address that is not in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +16,8 @@ use crate::lock::{read, write};
 
 /// Ranges of a session.
 const EXTENTS_MAX: usize = 1 << 20;
+/// Pools give out whole multiples of so many bytes.
+const POOL_UNIT_BYTES: u64 = 512;
 
 /// What a range is. `B` is what backs a mapped one.
 #[derive(Debug)]
@@ -33,10 +35,18 @@ pub(crate) enum Kind<B> {
     /// Physical memory mapped at reserved addresses. Accessible as far as cuMemSetAccess said.
     Mapped { access: DeviceAccess, _backing: B },
     /// Memory of a pool, until it is freed.
-    Pooled,
+    Pooled { pool: Raw },
     /// Memory of a graph that was captured under this number: each of the graph's launches allocates it again, at this address. It stays in the map until the driver
     /// gives the address to something else; until then it is the driver's own reservation, and nothing else can lie there.
     Graph { capture: u64 },
+}
+
+/// What has given stream-ordered memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Giver {
+    Pool(Raw),
+    /// A graph that was captured under this number.
+    Graph(u64),
 }
 
 /// What frees a range.
@@ -73,6 +83,9 @@ struct Maps<B> {
     reserved: BTreeMap<u64, u64>,
     /// Guest memory that the worker has mapped: start → (length, writable).
     regions: BTreeMap<u64, (u64, bool)>,
+    /// How many bytes of each pool are allocated. The driver's own number (CU_MEMPOOL_ATTR_USED_MEM_CURRENT) does not go down for what
+    /// cuMemFree frees (seen with 580.159).
+    pooled: HashMap<Raw, u64>,
 }
 
 /// The session's addresses.
@@ -92,13 +105,23 @@ fn meets<V>(map: &BTreeMap<u64, V>, start: u64, end: u64, len: impl Fn(&V) -> u6
     map.range(..end).next_back().is_some_and(|(at, value)| at.saturating_add(len(value)) > start)
 }
 
+/// What an allocation takes of its pool.
+fn pool_bytes(len: u64) -> u64 {
+    len.checked_next_multiple_of(POOL_UNIT_BYTES).unwrap_or(len)
+}
+
 fn end_of(start: u64, len: u64) -> CuResult<u64> {
     start.checked_add(len).ok_or(CUresult::INVALID_VALUE)
 }
 
 impl<B> Memory<B> {
     pub(crate) fn new() -> Self {
-        let maps = Maps { extents: BTreeMap::new(), reserved: BTreeMap::new(), regions: BTreeMap::new() };
+        let maps = Maps {
+            extents: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            regions: BTreeMap::new(),
+            pooled: HashMap::new(),
+        };
         Memory { maps: RwLock::new(maps), graph_memory: AtomicBool::new(false) }
     }
 
@@ -165,7 +188,7 @@ impl<B> Memory<B> {
 
     /// Memory that the driver's stream-ordered allocator gave. A graph that had something there has ended: the driver gives no
     /// address twice.
-    pub(crate) fn add_pooled(&self, start: u64, len: u64, capture: Option<u64>) -> CuResult<()> {
+    pub(crate) fn add_pooled(&self, start: u64, len: u64, by: Giver) -> CuResult<()> {
         let end = end_of(start, len)?;
         {
             let mut maps = write(&self.maps);
@@ -181,8 +204,24 @@ impl<B> Memory<B> {
                 maps.extents.remove(&at);
             }
         }
-        self.graph_memory.fetch_or(capture.is_some(), Ordering::AcqRel);
-        self.add(start, len, capture.map_or(Kind::Pooled, |capture| Kind::Graph { capture }))
+        match by {
+            Giver::Graph(capture) => {
+                self.graph_memory.store(true, Ordering::Release);
+                self.add(start, len, Kind::Graph { capture })
+            }
+            Giver::Pool(pool) => {
+                self.add(start, len, Kind::Pooled { pool })?;
+                let mut maps = write(&self.maps);
+                let bytes = maps.pooled.entry(pool).or_insert(0);
+                *bytes = bytes.saturating_add(pool_bytes(len));
+                Ok(())
+            }
+        }
+    }
+
+    /// How many bytes of a pool are allocated.
+    pub(crate) fn pooled_bytes(&self, pool: Raw) -> u64 {
+        read(&self.maps).pooled.get(&pool).copied().unwrap_or(0)
     }
 
     /// How many bytes at different addresses a capture has allocated: what its graph needs at most.
@@ -199,21 +238,28 @@ impl<B> Memory<B> {
         self.graph_memory.load(Ordering::Acquire)
     }
 
-    /// Takes out a pool's memory that starts here; its length.
-    pub(crate) fn remove_pooled(&self, start: u64) -> CuResult<u64> {
+    /// Takes out a pool's memory that starts here; its length and its pool.
+    pub(crate) fn remove_pooled(&self, start: u64) -> CuResult<(u64, Raw)> {
         let mut maps = write(&self.maps);
-        match maps.extents.get(&start) {
-            Some(Extent { kind: Kind::Pooled | Kind::Graph { .. }, .. }) => {}
+        let (len, pool) = match maps.extents.get(&start) {
+            Some(Extent { len, kind: Kind::Pooled { pool } }) => (*len, *pool),
             _ => return Err(CUresult::INVALID_VALUE),
+        };
+        maps.extents.remove(&start);
+        if let Some(bytes) = maps.pooled.get_mut(&pool) {
+            *bytes = bytes.saturating_sub(pool_bytes(len));
+            if *bytes == 0 {
+                maps.pooled.remove(&pool);
+            }
         }
-        maps.extents.remove(&start).map(|extent| extent.len).ok_or(CUresult::INVALID_VALUE)
+        Ok((len, pool))
     }
 
     /// What kind of memory that can be freed starts here.
     pub(crate) fn freed_kind(&self, start: u64) -> CuResult<FreedKind> {
         match read(&self.maps).extents.get(&start).map(|extent| &extent.kind) {
             Some(Kind::Device { .. }) => Ok(FreedKind::Device),
-            Some(Kind::Pooled) => Ok(FreedKind::Pooled),
+            Some(Kind::Pooled { .. }) => Ok(FreedKind::Pooled),
             Some(Kind::Graph { .. }) => Ok(FreedKind::Graph),
             _ => Err(CUresult::INVALID_VALUE),
         }

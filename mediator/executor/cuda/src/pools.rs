@@ -17,10 +17,9 @@ use crate::Cuda;
 use crate::driver::{Driver, Raw};
 use crate::lock::lock;
 
-/// CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, …_RESERVED_MEM_CURRENT and …_USED_MEM_CURRENT.
+/// CU_MEMPOOL_ATTR_RELEASE_THRESHOLD and …_RESERVED_MEM_CURRENT.
 const RELEASE_THRESHOLD: u32 = 4;
 const RESERVED_CURRENT: u32 = 5;
-const USED_CURRENT: u32 = 7;
 /// CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT.
 const GRAPHS_RESERVED_CURRENT: u32 = 2;
 
@@ -180,8 +179,7 @@ impl Cuda {
         let fits = || {
             let unused = match of {
                 Reserve::Pool(pool, _) => {
-                    let used = attribute(self.driver, pool, USED_CURRENT).unwrap_or(u64::MAX);
-                    reserved(self.driver, of).unwrap_or(0).saturating_sub(used)
+                    reserved(self.driver, of).unwrap_or(0).saturating_sub(self.memory.pooled_bytes(pool))
                 }
                 // What graphs have already serves this one, too: they take turns, or the launch is refused.
                 Reserve::Graphs(_) => reserved(self.driver, of).unwrap_or(0),

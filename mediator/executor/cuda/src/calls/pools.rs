@@ -10,7 +10,7 @@ use crate::Cuda;
 use crate::calls::memory::placed;
 use crate::driver::Raw;
 use crate::lock::lock;
-use crate::memory::FreedKind;
+use crate::memory::{FreedKind, Giver};
 use crate::pools::{Pool, Reserve, attribute, set_attribute};
 use crate::ranges::Avoid;
 use crate::thread::Thread;
@@ -166,10 +166,13 @@ impl Cuda {
             0 => None,
             _ => Some(self.driver.cuStreamGetCaptureInfo_v3(stream.raw)?.1),
         };
-        let reserve = match &pool {
-            _ if capture.is_some() => Reserve::Graphs(device),
-            Some(pool) => Reserve::Pool(pool.raw, pool.device),
-            None => Reserve::Pool(self.driver.cuDeviceGetMemPool(device)?.0, device),
+        let (reserve, by) = match (&pool, capture) {
+            (_, Some(capture)) => (Reserve::Graphs(device), Giver::Graph(capture)),
+            (Some(pool), None) => (Reserve::Pool(pool.raw, pool.device), Giver::Pool(pool.raw)),
+            (None, None) => {
+                let (current,) = self.driver.cuDeviceGetMemPool(device)?;
+                (Reserve::Pool(current, device), Giver::Pool(current))
+            }
         };
         let len = size as u64;
         // A graph takes its memory when it is launched: all of it has to fit.
@@ -187,7 +190,7 @@ impl Cuda {
         // SAFETY: an allocation of the driver's that is in no map, or was just taken out of it.
         let give_back = |at| unsafe { self.driver.cuMemFreeAsync(at, stream.raw) };
         let at = placed(&avoid, len, ask, give_back)?;
-        self.memory.add_pooled(at, len, capture).inspect_err(|_| {
+        self.memory.add_pooled(at, len, by).inspect_err(|_| {
             let _ = give_back(at);
         })?;
         if let Err(error) = self.charge_reserve(reserve)
@@ -207,10 +210,10 @@ impl Cuda {
         match self.memory.freed_kind(dptr)? {
             FreedKind::Graph => free(),
             FreedKind::Pooled => {
-                let len = self.memory.remove_pooled(dptr)?;
+                let (len, pool) = self.memory.remove_pooled(dptr)?;
                 // Refused (in a capture, say), it is what it was.
                 free().inspect_err(|_| {
-                    let _ = self.memory.add_pooled(dptr, len, None);
+                    let _ = self.memory.add_pooled(dptr, len, Giver::Pool(pool));
                 })
             }
             FreedKind::Device => {
@@ -236,9 +239,9 @@ impl Cuda {
         match self.memory.freed_kind(dptr)? {
             FreedKind::Graph => free(),
             FreedKind::Pooled => {
-                let len = self.memory.remove_pooled(dptr)?;
+                let (len, pool) = self.memory.remove_pooled(dptr)?;
                 free().inspect_err(|_| {
-                    let _ = self.memory.add_pooled(dptr, len, None);
+                    let _ = self.memory.add_pooled(dptr, len, Giver::Pool(pool));
                 })
             }
             FreedKind::Device => Err(CUresult::INVALID_VALUE),

@@ -105,14 +105,15 @@ fn mappings_that_follow_one_another_are_one_range() {
 #[test]
 fn a_pool_s_memory_is_there_until_it_is_freed_and_belongs_to_no_context() {
     let memory = memory();
-    memory.add_pooled(0x1000, 0x100, None).unwrap();
+    memory.add_pooled(0x1000, 0x100, Giver::Pool(5)).unwrap();
     assert_eq!(memory.check(0x1000, 0x100, Write), Ok(()));
+    assert_eq!((memory.pooled_bytes(5), memory.pooled_bytes(6)), (512, 0));
     assert_eq!(memory.forget_context(1), 0);
     assert_eq!(memory.freed_kind(0x1000), Ok(FreedKind::Pooled));
     assert_eq!(memory.freed_kind(0x1008), Err(CUresult::INVALID_VALUE));
     assert_eq!(memory.remove_device(0x1000), Err(CUresult::INVALID_VALUE));
-    assert_eq!(memory.add_pooled(0x1080, 8, None), BAD, "not while it is allocated");
-    assert_eq!(memory.remove_pooled(0x1000), Ok(0x100));
+    assert_eq!(memory.add_pooled(0x1080, 8, Giver::Pool(5)), BAD, "not while it is allocated");
+    assert_eq!((memory.remove_pooled(0x1000), memory.pooled_bytes(5)), (Ok((0x100, 5)), 0));
     assert_eq!(memory.check(0x1000, 1, Read), BAD);
     assert_eq!(memory.freed_kind(0x1000), Err(CUresult::INVALID_VALUE));
 }
@@ -120,11 +121,11 @@ fn a_pool_s_memory_is_there_until_it_is_freed_and_belongs_to_no_context() {
 #[test]
 fn a_graph_s_memory_gives_way_to_what_the_driver_puts_there() {
     let memory = memory();
-    memory.add_pooled(0x1000, 0x1000, Some(7)).unwrap();
-    memory.add_pooled(0x2000, 0x1000, Some(8)).unwrap();
+    memory.add_pooled(0x1000, 0x1000, Giver::Graph(7)).unwrap();
+    memory.add_pooled(0x2000, 0x1000, Giver::Graph(8)).unwrap();
     assert_eq!(memory.freed_kind(0x1000), Ok(FreedKind::Graph));
     assert_eq!((memory.graph_bytes(7), memory.graph_bytes(9), memory.has_graph_memory()), (0x1000, 0, true));
-    memory.add_pooled(0x1800, 0x100, None).unwrap();
+    memory.add_pooled(0x1800, 0x100, Giver::Pool(5)).unwrap();
     assert_eq!(memory.check(0x1000, 1, Read), BAD);
     assert_eq!(memory.check(0x1800, 0x100, Write), Ok(()));
     assert_eq!(memory.check(0x2000, 0x1000, Write), Ok(()));

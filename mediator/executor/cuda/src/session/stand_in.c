@@ -4,7 +4,7 @@
 
 enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_READY = 600 };
 
-static unsigned long long next = 0x7f0000000000ull, reserved;
+static unsigned long long next = 0x7f0000000000ull, reserved, ever_used;
 static int empty;
 
 /* For the test. */
@@ -44,12 +44,12 @@ unsigned cuModuleLoadDataEx(size_t *module, const void *image, unsigned count, i
 unsigned cuModuleUnload(size_t module) { (void)module; return SUCCESS; }
 unsigned cuStreamIsCapturing(size_t stream, unsigned *status) { (void)stream; *status = 0; return SUCCESS; }
 unsigned cuDeviceGetMemPool(size_t *pool, int device) { *pool = 100 + device; return SUCCESS; }
-unsigned cuMemAllocAsync(unsigned long long *at, size_t bytes, size_t stream) { (void)stream; return give(at, bytes); }
+unsigned cuMemAllocAsync(unsigned long long *at, size_t bytes, size_t stream) { (void)stream; ever_used += bytes; return give(at, bytes); }
 unsigned cuMemFreeAsync(unsigned long long at, size_t stream) { (void)at, (void)stream; return SUCCESS; }
 unsigned cuMemPoolGetAttribute(size_t pool, unsigned which, void *value)
 {
     (void)pool;
-    unsigned long long number = which == 5 ? reserved : 0;
+    unsigned long long number = which == 5 ? reserved : which == 7 ? ever_used : 0;
     memcpy(value, &number, 8);
     return SUCCESS;
 }

@@ -180,7 +180,15 @@ fn pools_count_by_what_they_have_reserved() {
     alloc(&mut scene, 1).unwrap();
     assert_eq!(scene.held(), 32);
     // All that it has reserved may be given out; beyond that there is what the VM has left.
-    assert_eq!(alloc(&mut scene, 65).map(|_| ()), Err(FULL));
+    assert_eq!(alloc(&mut scene, 64).map(|_| ()), Err(FULL));
+    // What cuMemFree frees can be had again, whatever the driver says is used.
+    scene.set_reserved(64);
+    let (at, _) = alloc(&mut scene, 63).unwrap();
+    assert_eq!((alloc(&mut scene, 1).map(|_| ()), scene.held()), (Err(FULL), 64));
+    memory::Host::cuMemFree_v2(&scene.cuda, &mut scene.thread, at).unwrap();
+    let (at, _) = alloc(&mut scene, 63).unwrap();
+    memory::Host::cuMemFree_v2(&scene.cuda, &mut scene.thread, at).unwrap();
+    scene.set_reserved(32);
     // It has taken more than there is: what was just allocated goes back.
     scene.set_reserved(80);
     assert_eq!(alloc(&mut scene, 10).map(|_| ()), Err(FULL));

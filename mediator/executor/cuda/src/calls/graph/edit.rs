@@ -14,6 +14,7 @@ use crate::driver::Raw;
 use crate::graph_params::{Params, Prepared, list, raw};
 use crate::graphs::{Graph, Graphs, Owner};
 use crate::lock::lock;
+use crate::memory::Giver;
 use crate::pools::Reserve;
 use crate::thread::Thread;
 
@@ -137,7 +138,7 @@ impl Cuda {
         match prepared.params {
             Params::MemAlloc(params) => {
                 let address = made.first().copied().ok_or(CUresult::UNKNOWN)?;
-                self.memory.add_pooled(address, params.bytes, Some(memory_key(graph)))?;
+                self.memory.add_pooled(address, params.bytes, Giver::Graph(memory_key(graph)))?;
             }
             Params::Conditional(_) => {
                 if made.len() != prepared.bodies.len() {
