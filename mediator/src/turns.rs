@@ -26,6 +26,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 pub(crate) use page::{TurnPage, WAIT_BUCKETS, gate};
 use policy::Tenant;
+pub(crate) use policy::UNFINISHED_MIN_NS;
 use table::{LEASE_NS, Locked, Table};
 
 use crate::Settings;
@@ -213,6 +214,15 @@ impl Inner {
     }
 }
 
+/// How much work may be unfinished in the turn, in nanoseconds of the device.
+fn set_unfinished(at: usize, workers: &[Arc<WorkerProcess>], ns: u64) {
+    for worker in workers {
+        if let Some(device) = worker.turns().device(at) {
+            device.unfinished_ns.store(ns, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Device {
     fn set_gate(&mut self, at: usize, workers: &[Arc<WorkerProcess>], gate: u32) {
         self.gate = gate;
@@ -274,6 +284,8 @@ impl Device {
                 } else if (!active && !waited_for) || self.is_over(now, &me, had, unpaid, &wanting) {
                     self.close(now, at, workers);
                 } else {
+                    let ns = policy::unfinished_ns(&me, had, &wanting, shared.highest_priority());
+                    set_unfinished(at, workers, ns);
                     next = next.min(now.saturating_add(LOOK_NS));
                 }
             }
@@ -308,6 +320,7 @@ impl Device {
             let clock = shared.me().virtual_ns;
             shared.advance_clock(clock);
             shared.hear(now);
+            set_unfinished(at, workers, policy::unfinished_ns(&me, 0, &wanting, shared.highest_priority()));
             self.set_gate(at, workers, gate::OPEN);
             next = next.min(now.saturating_add(LOOK_NS));
         } else if active && !shared.is_mine() {

@@ -34,6 +34,8 @@ pub(crate) struct DeviceTurn {
     pub(crate) active: AtomicU32,
     /// The turn in which the gate was closed and all the worker's work had come to its end.
     pub(crate) drained: AtomicU32,
+    /// In a turn, how much work the worker may have unfinished, in nanoseconds of the device; written by the daemon.
+    pub(crate) unfinished_ns: AtomicU64,
     /// How long the device has had unfinished work of the worker's, in nanoseconds.
     pub(crate) busy_ns: AtomicU64,
     /// How long calls have waited for a turn, in nanoseconds.

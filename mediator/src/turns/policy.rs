@@ -9,6 +9,8 @@
 pub(crate) const QUANTUM_NS: u64 = 30_000_000;
 /// No turn is cut shorter than this for another VM of the same priority.
 pub(crate) const TURN_MIN_NS: u64 = 5_000_000;
+/// Work that may be unfinished at any time in a turn, in device time.
+pub(crate) const UNFINISHED_MIN_NS: u64 = 4_000_000;
 /// Nor shorter than this for one of a higher priority.
 const TURN_URGENT_NS: u64 = 500_000;
 /// Whoever wants the device for so long without having had it gets a short turn, whatever the others' priorities.
@@ -88,6 +90,17 @@ pub(crate) fn is_over(now: u64, holder: &Tenant, had_ns: u64, others: &[Tenant])
     others.iter().any(ends_for)
 }
 
+/// How much work may be unfinished in a turn that has lasted for `had_ns`: much while the turn is young, so that a row of short kernels among
+/// long ones does not leave the device with nothing to do; little towards its end, and always where somebody with a higher priority may come.
+pub(crate) fn unfinished_ns(holder: &Tenant, had_ns: u64, wanting: &[Tenant], highest: u32) -> u64 {
+    if highest > holder.priority {
+        return UNFINISHED_MIN_NS;
+    }
+    let heaviest = wanting.iter().map(|tenant| tenant.weight).fold(holder.weight, u32::max);
+    let left = turn_ns(holder.weight, heaviest).saturating_sub(had_ns);
+    (left >> 1).max(UNFINISHED_MIN_NS)
+}
+
 /// How long a turn is of a VM with this weight, where the largest weight is `heaviest`: short for a small share, so that the others do not
 /// wait long for it.
 fn turn_ns(weight: u32, heaviest: u32) -> u64 {
@@ -106,6 +119,15 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    #[test]
+    fn much_may_be_unfinished_in_a_young_turn_and_little_where_somebody_may_come_before() {
+        let holder = Tenant { weight: 10, priority: 1, ..Tenant::default() };
+        let heavier = Tenant { weight: 30, priority: 1, ..Tenant::default() };
+        let of = |had, wanting: &[Tenant], highest| unfinished_ns(&holder, had, wanting, highest) / MS;
+        assert_eq!([0, 10 * MS, 25 * MS, 90 * MS].map(|had| of(had, &[holder], 1)), [15, 10, 4, 4]);
+        assert_eq!((of(0, &[heavier], 1), of(0, &[holder], 2)), (5, 4));
+    }
 
     /// Plays tenants that always want the device, or want it for `work` and then nothing for `gap`; what each gets in a time.
     fn play(mut tenants: Vec<(Tenant, Option<(u64, u64)>)>, span: u64) -> Vec<u64> {

@@ -271,6 +271,12 @@ impl Locked<'_> {
         (0..number(SLOTS_MAX)).filter(wants).map(|at| self.tenant_of(at)).collect()
     }
 
+    /// The highest priority of the VMs that share the device, whether they want it now or not.
+    pub(crate) fn highest_priority(&self) -> u32 {
+        let taken = self.table.page.slots.iter().filter(|slot| slot.taken.load(Ordering::Relaxed) != 0);
+        taken.map(|slot| slot.priority.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
     /// Until when turns are given out.
     pub(crate) fn contended_until(&self) -> u64 {
         self.table.page.contended_until_ns.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 //!
 //! While the gate is free, passing it is two loads. In the VM's turn a call passes as long as little enough is unfinished: the thread marks
 //! how far the device is to come (`CallHandler::mark`), learns from the marks that have passed how long a call's work takes, and lets as
-//! many calls pass as about [`UNFINISHED`] needs. While the gate is closed, calls wait.
+//! many calls pass as need about as long as the daemon says. While the gate is closed, calls wait.
 //!
 //! The thread also measures how long the device has unfinished work of the session's: in a turn all the time, otherwise by looking now and
 //! then, at irregular times, and counting the time since the last look if there is some.
@@ -17,10 +17,8 @@ use cuda_api::info::DEVICES_MAX;
 
 use super::ring::State;
 use crate::CallHandler;
-use crate::turns::{TurnPage, gate, notify};
+use crate::turns::{TurnPage, UNFINISHED_MIN_NS, gate, notify};
 
-/// Work that may be unfinished in a turn.
-const UNFINISHED: Duration = Duration::from_millis(4);
 /// Calls that may be unfinished, at least: two, so that the device has something to go on with.
 const UNFINISHED_MIN: u64 = 2;
 /// Calls that may be unfinished, at most.
@@ -271,6 +269,7 @@ impl Turns {
                 watch.looked = now;
                 watch.see_marks(local, handler, device, now);
                 watch.set_mark(local, handler, device, now);
+                watch.unfinished = Duration::from_nanos(shared.unfinished_ns.load(Ordering::Relaxed));
                 let limit = watch.completed.saturating_add(watch.allowed());
                 if local.limit.swap(limit, Ordering::SeqCst) < limit
                     && local.waiting.load(Ordering::SeqCst) != 0
@@ -352,6 +351,8 @@ struct Watch {
     passed_at: Option<Instant>,
     /// What a call's work needs.
     per_call: Duration,
+    /// What may be unfinished in a turn.
+    unfinished: Duration,
     looked: Instant,
     sample_at: Instant,
     /// Calls of all rings at the last look.
@@ -373,6 +374,7 @@ impl Watch {
             last_mark: None,
             passed_at: None,
             per_call: CALL_GUESS,
+            unfinished: Duration::from_nanos(UNFINISHED_MIN_NS),
             looked: now,
             sample_at: now,
             calls: 0,
@@ -415,7 +417,7 @@ impl Watch {
     /// Calls that may be unfinished.
     fn allowed(&self) -> u64 {
         let per_call = self.per_call.as_nanos().max(1);
-        let calls = UNFINISHED.as_nanos().checked_div(per_call).unwrap_or(1);
+        let calls = self.unfinished.as_nanos().checked_div(per_call).unwrap_or(1);
         u64::try_from(calls).unwrap_or(UNFINISHED_MAX).clamp(UNFINISHED_MIN, UNFINISHED_MAX)
     }
 
