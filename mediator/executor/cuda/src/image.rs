@@ -144,9 +144,10 @@ impl Given {
         self.image.bytes()
     }
 
-    /// About how many bytes of a device of this compute capability it takes (ten times the major number and the minor one).
-    pub(crate) fn device_bytes(&self, capability: u32) -> u64 {
-        footprint::device_bytes(self.bytes(), capability)
+    /// About how many bytes of a device of this compute capability it takes (ten times the major number and the minor one), in the
+    /// account's units; with the variables of compressed code, which takes its time, or without.
+    pub(crate) fn device_bytes(&self, capability: u32, variables: bool) -> u64 {
+        footprint::device_bytes(self.bytes(), capability, variables)
     }
 
     /// What has to live as long as what was made of it: the driver may link the fatbins of a list at any time.
@@ -349,6 +350,7 @@ fn elf_is_whole(image: &[u8]) -> Option<()> {
 
 mod footprint;
 mod objects;
+pub(crate) mod unpack;
 
 #[cfg(test)]
 #[path = "image/tests.rs"]

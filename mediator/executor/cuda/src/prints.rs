@@ -3,8 +3,6 @@
 //!
 //! Images are searched for the name in a thread of their own, since most are compressed; until one has been searched, it may print.
 
-use std::borrow::Cow;
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -21,9 +19,6 @@ const NAME: &[u8] = b"vprintf";
 const WAITING_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of an entry once it is decompressed; a larger one is taken for printing.
 const ENTRY_BYTES_MAX: usize = 512 << 20;
-
-const FLAG_LZ4: u64 = 0x2000;
-const FLAG_ZSTD: u64 = 0x8000;
 
 /// What is known of the images of a session.
 pub(crate) struct Prints {
@@ -123,30 +118,8 @@ fn fatbin_prints(fatbin: &[u8], majors: &[u32]) -> bool {
             true => entries.iter().filter(|entry| entry.kind != KIND_ELF).collect(),
             false => entries.iter().filter(|e| fits(e) || !matches!(e.kind, KIND_ELF | KIND_PTX)).collect(),
         };
-        searched.into_iter().any(|entry| unpack(entry).is_none_or(|bytes| names(&bytes)))
+        searched.into_iter().any(|entry| entry.unpack(ENTRY_BYTES_MAX).is_none_or(|bytes| names(&bytes)))
     })
-}
-
-/// An entry's bytes; `None` where they cannot be told.
-fn unpack<'a>(entry: &Entry<'a>) -> Option<Cow<'a, [u8]>> {
-    if entry.flags & (FLAG_LZ4 | FLAG_ZSTD) == 0 {
-        return Some(Cow::Borrowed(entry.payload));
-    }
-    let packed = entry.payload.get(..entry.compressed)?;
-    if entry.whole > ENTRY_BYTES_MAX {
-        return None;
-    }
-    if entry.flags & FLAG_LZ4 != 0 {
-        // A block of LZ4 grows at most 255-fold: a larger claim is not allocated.
-        if entry.whole.div_ceil(255) > packed.len() {
-            return None;
-        }
-        return lz4_flex::block::decompress(packed, entry.whole).ok().map(Cow::Owned);
-    }
-    let mut whole = Vec::new();
-    let decoder = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
-    decoder.take((ENTRY_BYTES_MAX as u64).saturating_add(1)).read_to_end(&mut whole).ok()?;
-    (whole.len() == entry.whole).then_some(Cow::Owned(whole))
 }
 
 #[cfg(test)]

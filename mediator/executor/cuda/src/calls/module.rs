@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cuda_api::CuResult;
-use cuda_api::account::{Hold, counted_bytes};
+use cuda_api::account::Hold;
 use cuda_api::calls::{entry, module};
 use cuda_api::types::*;
 use cuda_api::wire::Bulk;
@@ -69,7 +69,8 @@ impl Cuda {
             let (major, minor) = (attribute::COMPUTE_CAPABILITY_MAJOR, attribute::COMPUTE_CAPABILITY_MINOR);
             number(major).saturating_mul(10).saturating_add(number(minor))
         });
-        self.hold(device, counted_bytes(image.device_bytes(capability)))
+        let has_quota = self.account.quota(self.counted_as(device)).is_some();
+        self.hold(device, image.device_bytes(capability, has_quota))
     }
 
     /// A load that came to its end, well or not: what it answers.

@@ -1,3 +1,5 @@
+use cuda_api::account::counted_bytes;
+
 use super::*;
 
 fn fatbin(entries: &[(u32, u32)], payload: u64) -> Vec<u8> {
@@ -213,8 +215,10 @@ fn archives_have_whole_objects() {
 
 #[test]
 fn an_image_counts_what_a_device_takes_of_it() {
+    let bytes = |image: &[u8], capability| footprint::device_bytes(image, capability, true);
+    let counted = |code: usize, variables: u64| counted_bytes(code as u64) + counted_bytes(variables);
     let text = b".version 8.0\n";
-    assert_eq!(footprint::device_bytes(text, 90), text.len() as u64);
+    assert_eq!(bytes(text, 90), counted(text.len(), 0));
 
     // An object of machine code with a variable of 1 MiB that is zeros.
     let mut object = vec![0u8; 0x40 + 2 * 0x40];
@@ -224,8 +228,8 @@ fn an_image_counts_what_a_device_takes_of_it() {
     object[0x3c..0x3e].copy_from_slice(&2u16.to_le_bytes());
     object[0x84..0x88].copy_from_slice(&SHT_NOBITS.to_le_bytes());
     object[0xa0..0xa8].copy_from_slice(&(1u64 << 20).to_le_bytes());
-    let object_bytes = object.len() as u64 + (1 << 20);
-    assert_eq!(footprint::device_bytes(&object, 90), object_bytes);
+    let object_bytes = counted(object.len(), 1 << 20);
+    assert_eq!(bytes(&object, 90), object_bytes);
 
     // Kind, capability, and bytes that come out of a compressed payload.
     let entry = |kind: u64, capability: u32, whole: u64, payload: &[u8]| {
@@ -246,9 +250,57 @@ fn an_image_counts_what_a_device_takes_of_it() {
     ];
     let mut image = fatbin(&[], entries.iter().map(|entry| entry.len() as u64).sum());
     image.extend(entries.concat());
-    assert_eq!(footprint::device_bytes(&image, 90), object_bytes, "the code of its own major number");
-    assert_eq!(footprint::device_bytes(&image, 86), 5000);
-    assert_eq!(footprint::device_bytes(&image, 120), 7000, "nothing fits: the text is compiled");
-    assert_eq!(footprint::device_bytes(&image, 70), 0);
-    assert_eq!(footprint::device_bytes(&image[..20], 90), 0, "a damaged one has been refused before");
+    assert_eq!(bytes(&image, 90), object_bytes, "the code of its own major number");
+    assert_eq!(bytes(&image, 86), counted(5000, 0));
+    assert_eq!(bytes(&image, 120), counted(7000, 0), "nothing fits: the text is compiled");
+    assert_eq!(bytes(&image, 70), 0);
+    assert_eq!(bytes(&image[..20], 90), 0, "a damaged one has been refused before");
+}
+
+#[test]
+fn variables_of_a_text_count_as_it_declares_them() {
+    let bytes = |text: &str| {
+        let image = format!(".version 8.0\n.target sm_80\n{text}");
+        footprint::device_bytes(image.as_bytes(), 90, true) - counted_bytes(image.len() as u64)
+    };
+    let mib = 1u64 << 20;
+    for (text, expected) in [
+        (".visible .global .align 8 .b8 big[4194304];", 4 * mib),
+        (".global .align 16 .v4 .f32 a[1024][256] = {1, 2}; .const .u64 b, c[511];", 6 * mib),
+        (".global .attribute(.managed, .unified(19, 95)) .f64 x[64];", 512),
+        (".extern .global .b8 elsewhere[4194304];", 0),
+        (
+            ".entry f(.param .u64 .ptr .global .align 1 p)\n{\n ld.global.u32 %r1, [%rd1];\n st.global .u32 [%rd1], 1;\n}",
+            0,
+        ),
+        ("// .global .b8 x[4194304];\n", 0),
+        (".global .b8 x[99999999999999999999];", 512),
+        (".global .b64 x[9999999999999999999][99999];", u64::MAX),
+    ] {
+        let found = if expected == u64::MAX {
+            footprint::device_bytes(format!(".version 8.0\n{text}").as_bytes(), 90, true)
+        } else {
+            bytes(text)
+        };
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
+fn variables_of_compressed_code_count_where_they_are_looked_for() {
+    let text = ".version 8.0\n.target sm_80\n.global .b8 big[4194304];\n";
+    let packed = lz4_flex::block::compress(text.as_bytes());
+    let mut entry = vec![0u8; 64];
+    entry[..2].copy_from_slice(&1u16.to_le_bytes());
+    entry[4..8].copy_from_slice(&64u32.to_le_bytes());
+    entry[8..16].copy_from_slice(&(packed.len() as u64).to_le_bytes());
+    entry[16..20].copy_from_slice(&u32::try_from(packed.len()).unwrap().to_le_bytes());
+    entry[28..32].copy_from_slice(&80u32.to_le_bytes());
+    entry[40..48].copy_from_slice(&0x2000u64.to_le_bytes());
+    entry[56..64].copy_from_slice(&(text.len() as u64).to_le_bytes());
+    entry.extend(packed);
+    let mut image = fatbin(&[], entry.len() as u64);
+    image.extend(entry);
+    let of = |variables| footprint::device_bytes(&image, 90, variables);
+    assert_eq!((of(true), of(false)), (512 + (4 << 20), 512));
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::image::unpack::{FLAG_LZ4, FLAG_ZSTD};
 
 /// A fatbin of entries: kind, compute capability, flags, bytes, and how long they are unpacked.
 fn fatbin(list: &[(u64, u32, u64, &[u8], usize)]) -> Vec<u8> {
