@@ -39,7 +39,7 @@ const DRAIN_LIMIT_NS: u64 = 60_000_000;
 /// How often a holder looks whether its turn is over while others wait.
 const LOOK_NS: u64 = 1_000_000;
 /// How often a daemon that waits for its turn looks after the holder's lease, and one that cannot get the lock tries again.
-const LEASE_LOOK_NS: u64 = 100_000_000;
+const LEASE_LOOK_NS: u64 = 50_000_000;
 
 /// The host's monotonic clock, in nanoseconds: the same for all its processes.
 pub(crate) fn now_ns() -> u64 {

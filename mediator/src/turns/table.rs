@@ -6,6 +6,7 @@
 //! | one at a time changes it | `flock` on the file: the kernel lets go when its holder dies; who does not get it in time does without |
 //! | who is alive | each daemon holds a `flock` on a FIFO of its own (`NAME.SLOT`) for as long as it lives |
 //! | waking another daemon | a byte into that FIFO |
+//! | a daemon that ends in its turn | the others see it soon ([`SILENT_NS`]), and another VM has its turn |
 //! | a daemon that is stopped in its turn | the turn's lease expires ([`LEASE_NS`]), and another VM has its turn |
 
 use std::io::{Error, ErrorKind, Result};
@@ -23,6 +24,8 @@ use crate::atomics::{self, Atomics};
 pub(crate) const SLOTS_MAX: usize = 64;
 /// A holder that has not been heard of for so long has lost its turn.
 pub(crate) const LEASE_NS: u64 = 500_000_000;
+/// With a holder that is silent for so long it is looked whether it has ended.
+const SILENT_NS: u64 = 20_000_000;
 /// How long somebody else may have the lock; nobody needs it for more than microseconds.
 const LOCK_LIMIT: Duration = Duration::from_millis(20);
 /// The file's first word: what it is and how it is laid out.
@@ -327,11 +330,14 @@ impl Locked<'_> {
     pub(crate) fn expire(&mut self, now: u64) -> bool {
         let Some(holder) = self.holder() else { return false };
         let heard = self.table.page.heard_ns.load(Ordering::Relaxed);
-        if holder == self.table.slot || now.saturating_sub(heard) < LEASE_NS {
+        let silent = now.saturating_sub(heard);
+        if holder == self.table.slot || silent < SILENT_NS {
             return false;
         }
         if self.forget_if_dead(holder) {
             log::warn!("a daemon has ended in its turn: the turn goes on to the next VM");
+        } else if silent < LEASE_NS {
+            return false;
         } else {
             log::warn!("a daemon does nothing in its turn: the turn goes on to the next VM");
             // It says so again when it goes on; until then it would only be given the next turn as well.
@@ -417,6 +423,23 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_lives_and_does_nothing_has_its_lease() {
+        let dir = folder();
+        let one = Table::join(dir.path(), "gpu", 1).expect("joined");
+        let two = Table::join(dir.path(), "gpu", 2).expect("joined");
+        {
+            let mut table = one.lock().expect("free");
+            table.enter(Tenant { weight: 1, ..Tenant::default() }, true);
+            table.set_holder(Some(one.slot), 1000);
+        }
+        let mut table = two.lock().expect("free");
+        assert!(!table.expire(1000 + LEASE_NS - 1));
+        assert_eq!(table.holder(), Some(one.slot));
+        assert!(table.expire(1000 + LEASE_NS));
+        assert_eq!((table.holder(), table.wanting().len()), (None, 0));
+    }
+
+    #[test]
     fn a_dead_holder_s_turn_and_place_go_on() {
         let dir = folder();
         let mut one = Table::join(dir.path(), "gpu", 1).expect("joined");
@@ -430,8 +453,8 @@ mod tests {
         // As if its process had ended: its descriptors are closed, and nobody tidies up.
         one.fifo = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).expect("a file");
         let mut table = two.lock().expect("free");
-        assert!(!table.expire(1000 + LEASE_NS - 1));
-        assert!(table.expire(1000 + LEASE_NS));
+        assert!(!table.expire(1000 + SILENT_NS - 1));
+        assert!(table.expire(1000 + SILENT_NS));
         assert_eq!((table.holder(), table.wanting().len()), (None, 0));
         drop(table);
         let three = Table::join(dir.path(), "gpu", 3).expect("joined");
