@@ -341,10 +341,14 @@ class FakeDaemon:
 
     suspended, refuses = False, False
 
-    def toggle_suspend(self):
+    def suspend(self):
         if self.refuses:
             raise RuntimeError("VM 0 is not suspended: busy\nmore")
-        self.suspended = not self.suspended
+        self.suspended = True
+        return "said"
+
+    def resume(self):
+        self.suspended = False
         return "said"
 
     def loud(self, begin):

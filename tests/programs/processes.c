@@ -6,7 +6,8 @@
  *   processes fork-before         child and parent use CUDA, each initialised after the fork
  *   processes fork-after          a child of a process that uses CUDA: every call answers 3, unless it executes a program anew
  *   processes until-error copy|wait   goes on until a call fails; that every later one fails as well
- *   processes fault unmapped|misaligned   a kernel that goes astray
+ *   processes fault unmapped|misaligned|assert   a kernel that goes astray, or whose assertion fails
+ *   processes corrupt             writes nonsense over the rings that it shares with the host, and works on
  */
 #include "exercise.h"
 
@@ -164,11 +165,26 @@ static void until_error(const char *how)
     printf("answered %d\n", result);
 }
 
+/* assert(1 == 2) in b.cu, line 7, of the kernel "fails". */
+static const char failing[] =
+    ".version 8.0\n.target sm_80\n.address_size 64\n"
+    ".extern .func __assertfail (.param .b64 m, .param .b64 f, .param .b32 l, .param .b64 n, .param .b64 c);\n"
+    ".global .align 1 .b8 says[7] = {49, 32, 61, 61, 32, 50, 0};\n"
+    ".global .align 1 .b8 file[5] = {98, 46, 99, 117, 0};\n"
+    ".global .align 1 .b8 name[6] = {102, 97, 105, 108, 115, 0};\n"
+    ".visible .entry fails()\n{\n .reg .b64 %at<3>;\n"
+    " cvta.global.u64 %at0, says;\n cvta.global.u64 %at1, file;\n cvta.global.u64 %at2, name;\n"
+    " {\n .param .b64 m;\n .param .b64 f;\n .param .b32 l;\n .param .b64 n;\n .param .b64 c;\n"
+    " st.param.b64 [m], %at0;\n st.param.b64 [f], %at1;\n st.param.b32 [l], 7;\n st.param.b64 [n], %at2;\n st.param.b64 [c], 1;\n"
+    " call.uni __assertfail, (m, f, l, n, c);\n }\n ret;\n}\n";
+
 static void fault(const char *how)
 {
-    int misaligned = !strcmp(how, "misaligned"), value = 1, word;
-    CUresult expected = misaligned ? CUDA_ERROR_MISALIGNED_ADDRESS : CUDA_ERROR_ILLEGAL_ADDRESS;
+    int misaligned = !strcmp(how, "misaligned"), fails = !strcmp(how, "assert"), value = 1, word;
+    CUresult expected = misaligned ? CUDA_ERROR_MISALIGNED_ADDRESS : fails ? CUDA_ERROR_ASSERT : CUDA_ERROR_ILLEGAL_ADDRESS;
     CUdeviceptr p, where;
+    CUfunction kernel;
+    CUmodule own;
     CUstream stream;
     begin();
     compute(1, 2);
@@ -176,7 +192,13 @@ static void fault(const char *how)
     CHECK(cuStreamCreate(&stream, 0));
     where = misaligned ? p + 2 : 0x700000000000;
     void *params[] = {&where, &value};
-    CHECK(cuLaunchKernel(function("poke"), 1, 1, 1, 1, 1, 1, 0, stream, params, 0));
+    if (fails) {
+        CHECK(cuModuleLoadData(&own, failing));
+        CHECK(cuModuleGetFunction(&kernel, own, "fails"));
+    } else {
+        kernel = function("poke");
+    }
+    CHECK(cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, stream, fails ? 0 : params, 0));
     ANSWERS(expected, cuStreamSynchronize(stream));
     ready(0);
     ANSWERS(expected, cuStreamSynchronize(stream));
@@ -186,6 +208,41 @@ static void fault(const char *how)
     ANSWERS(expected, cuMemAlloc(&p, 4));
     ANSWERS(expected, add_to_all((CUfunction)0, p, 1, 1, stream));
     ANSWERS(expected, cuStreamQuery(0));
+}
+
+/* Over a local socket: in a VM the rings are the driver's memory and have no name. */
+static void corrupt(void)
+{
+    char line[512], *ring[64];
+    size_t len[64], rings = 0;
+    int word = 0;
+    CUdeviceptr p;
+    FILE *maps;
+    begin();
+    compute(1, 2);
+    CHECK(cuMemAlloc(&p, 4));
+    maps = fopen("/proc/self/maps", "r");
+    EXPECT(maps);
+    while (rings < 64 && fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        if (strstr(line, "memfd:vgpu-ring") && sscanf(line, "%lx-%lx rw", &start, &end) == 2) {
+            ring[rings] = (char *)start;
+            len[rings++] = end - start;
+        }
+    }
+    fclose(maps);
+    EXPECT(rings);
+    ready(0);
+    /* Long enough for whoever sleeps at the other end to look. */
+    double until = seconds() + 0.3;
+    for (unsigned seed = 1; seconds() < until; seed++) {
+        random_state = seed;
+        for (size_t i = 0; i < rings; i++)
+            for (size_t at = 0; at + 4 <= len[i]; at += 4)
+                *(volatile uint32_t *)(ring[i] + at) = random_word();
+        /* Whatever it reads of its own nonsense. */
+        (void)cuMemcpyHtoD(p, &word, sizeof word);
+    }
 }
 
 int main(int argc, char **argv)
@@ -215,6 +272,8 @@ int main(int argc, char **argv)
         until_error(how);
     } else if (!strcmp(what, "fault")) {
         fault(how);
+    } else if (!strcmp(what, "corrupt")) {
+        corrupt();
     } else {
         FAIL("what is %s?", what);
     }

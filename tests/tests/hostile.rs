@@ -41,7 +41,9 @@ fn stack(folder: &Path) -> Stack {
         to
     };
     copy(built.libcuda.join("libcuda.so.1"));
-    copy(built.programs.path("driver_api"));
+    for program in ["driver_api", "processes"] {
+        copy(built.programs.path(program));
+    }
     let programs = Programs { folder: folder.to_owned(), ..built.programs };
     Stack { daemon: copy(built.daemon), libcuda: folder.to_owned(), programs }
 }
@@ -123,4 +125,30 @@ fn hostile_processes_harm_nobody_but_themselves() {
     let totals = daemon.stop().unwrap();
     println!("{totals}");
     assert_eq!(totals.get("sessions_open"), Some(0), "{totals}");
+}
+
+#[test]
+fn a_program_that_corrupts_its_own_rings_ends_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (daemon, local) = stack(folder.path()).start_local(&[]).unwrap();
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = deaths(&daemon);
+    std::thread::scope(|scope| {
+        let good = scope.spawn(|| behave(&local, &stop, &rounds));
+        let _stop = Stop(&stop);
+        // What it reads itself is nonsense, over which its own library may fall.
+        let corrupt = local.spawn("processes", &["corrupt"]).unwrap();
+        let ended = whole_stack::local::finish(corrupt, Duration::from_secs(60))
+            .unwrap_or_else(|e| panic!("{e:?}\nthe daemon's log:\n{}", tail(&daemon)));
+        println!("{}", ended.status);
+        let begin = Instant::now();
+        while rounds.load(Ordering::Relaxed) < 2 && begin.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!good.is_finished() && rounds.load(Ordering::Relaxed) >= 2, "{}", tail(&daemon));
+    });
+    assert!(deaths(&daemon) > before, "the daemon did not end the session:\n{}", tail(&daemon));
+    let crashed: Vec<String> =
+        daemon.log().into_iter().filter(|l| l.contains("panicked") || crashed(l)).collect();
+    assert!(crashed.is_empty(), "workers have crashed:\n{}", crashed.join("\n"));
 }

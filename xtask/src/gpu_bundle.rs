@@ -58,6 +58,8 @@ impl GpuBundle {
             fs::create_dir_all(folder.join(part))?;
         }
         strip(&daemon, &folder.join("bin/vhost-user-vgpu"))?;
+        strip(&artifacts::vgpuctl(Profile::Release)?, &folder.join("bin/vgpuctl"))?;
+        strip(&artifacts::smi(Profile::Release)?, &folder.join("bin/vgpu-smi"))?;
         for (loaded, linked) in [("libcuda.so.1", "libcuda.so"), ("libnvidia-ml.so.1", "libnvidia-ml.so")] {
             strip(&libcuda.join(loaded), &folder.join("lib").join(loaded))?;
             std::os::unix::fs::symlink(loaded, folder.join("lib").join(linked))?;

@@ -9,8 +9,6 @@ import time
 LISTENS = ": waiting for "
 TOTALS = "calls processed:"
 LIMIT = 30.0
-# What it says when its VM was suspended or resumed, or was not.
-SUSPENDS = (" is suspended: ", " goes on after its suspend: ", " is not suspended: ", " stays suspended: ")
 # Lines of its log that say why something failed.
 LOUD = ("ERROR", "WARN")
 
@@ -31,7 +29,7 @@ def parse_totals(line):
 
 class Daemon:
     def __init__(self, program, executor, socket, env, log_path=None, flag="--local-socket", arguments=()):
-        self.socket = socket
+        self.program, self.socket = program, socket
         self.log, self.turn = [], threading.Condition()
         # SIGUSR1 answers whoever asks; two that ask at once would take each other's line.
         self.asking = threading.Lock()
@@ -41,6 +39,8 @@ class Daemon:
         if "--state-dir" not in arguments:
             # As on a host, but met by no other daemon.
             arguments = ("--state-dir", socket + ".state", *arguments)
+        said = dict(zip(arguments, arguments[1:]))
+        self.state, self.vm = said["--state-dir"], said.get("--vm-id", "0")
         self.child = subprocess.Popen(
             [program, "--executor", executor, *arguments, flag, socket],
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -87,14 +87,19 @@ class Daemon:
             except (RuntimeError, ProcessLookupError):
                 return {}
 
-    def toggle_suspend(self):
-        """Suspends its VM, or resumes it; what it says of that. Raises RuntimeError where it refuses."""
-        begin = len(self.log)
-        os.kill(self.child.pid, signal.SIGUSR2)
-        line = self._wait(SUSPENDS, begin)
-        if any(word in line for word in LOUD):
-            raise RuntimeError(line)
-        return line.partition("] ")[2]
+    def control(self, *words):
+        """What vgpuctl, which lies beside the daemon, says to an order for its VM. Raises RuntimeError where it fails."""
+        command = [os.path.join(os.path.dirname(self.program), "vgpuctl"), *words, "--state-dir", self.state]
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60.0)
+        if ended.returncode:
+            raise RuntimeError(ended.stderr.strip() or f"vgpuctl has ended with {ended.returncode}")
+        return ended.stdout.strip()
+
+    def suspend(self):
+        return self.control("suspend", self.vm)
+
+    def resume(self):
+        return self.control("resume", self.vm)
 
     def loud(self, begin):
         """Warnings and errors since line `begin` of its log."""

@@ -150,7 +150,7 @@ def sharing():
         case("equal", "four that train the same model, and one: the sum of their rates, losses bit by bit", 110.0),
         case("weights", "device time by weight", 90.0),
         case("priority", "how long a step takes beside one that works all the time", 60.0),
-        case("faults", "three that compute, and a fourth in which everything goes wrong", 120.0),
+        case("faults", "three that compute, and a fourth in which everything goes wrong", 240.0),
         case("quota", "each kind of allocation up to the quota, beside one who computes", 60.0),
         case("soak", "tenants that start and stop at random for eight minutes", 580.0),
     ]

@@ -59,7 +59,7 @@ class Suspends:
     def _suspend_and_resume(self):
         used = gpu.memory_used_mib()
         begin = time.monotonic()
-        said = self.daemon.toggle_suspend()
+        said = self.daemon.suspend()
         suspended = time.monotonic()
         while_suspended, programs = gpu.memory_used_mib(), gpu.processes()
         # Before the time is up: what was under way when the gate closed is carried out by now.
@@ -68,7 +68,7 @@ class Suspends:
         time.sleep(HOLD)
         held = self.daemon.totals().get("calls")
         resume = time.monotonic()
-        self.daemon.toggle_suspend()
+        self.daemon.resume()
         return {
             "suspend_s": round(suspended - begin, 3), "resume_s": round(time.monotonic() - resume, 3), "said": said,
             "used_mib": used, "used_suspended_mib": while_suspended, "processes": programs, "calls_while_suspended": held - calls,
@@ -84,7 +84,7 @@ class Suspends:
             if not took.isdigit():
                 raise RuntimeError("the other program has not got the device: " + child.stderr.read()[-200:])
             try:
-                said = self.daemon.toggle_suspend()
+                said = self.daemon.resume()
             except RuntimeError as refusal:
                 return {"mib": int(took), "refused": str(refusal)[-200:]}
             raise RuntimeError("the VM was resumed although the device was full: " + said)
