@@ -243,6 +243,46 @@ fn a_kernel_that_runs_too_long_ends_its_process_alone() {
 }
 
 #[test]
+fn vms_take_turns_with_the_whole_of_the_memory_and_come_back_when_that_ends() {
+    let host = Host::new();
+    let (_one, first) = host.daemon(1, &["--name", "one"]);
+    let (_two, second) = host.daemon(2, &[]);
+    let (status, said) = host.fails("rotate 1 one");
+    assert!(status == 1 && said.contains("named twice"), "{said}");
+    let off = |vm: u32| host.json(&format!("show {vm}"))["suspended"].is_object();
+    let tenants = [Tenant::start(&first, "4"), Tenant::start(&second, "4")];
+
+    let said = host.ok("rotate one 2 --turn 300ms --idle 10s -n 4 --json");
+    let turns: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let order: Vec<_> = turns.iter().map(|turn| (turn["vm"].as_u64(), turn["next_vm"].as_u64())).collect();
+    assert_eq!(order, [(Some(1), Some(2)), (Some(2), Some(1)), (Some(1), Some(2)), (Some(2), Some(1))]);
+    for turn in &turns {
+        assert!(turn["works"].as_bool().unwrap() && turn["turn_s"].as_f64().unwrap() >= 0.3, "{turn}");
+    }
+    host.wait(2, "its return", |report| report["suspended"].is_null());
+
+    // Nobody is left behind when it is killed.
+    let mut rotate = harness::supervise::spawn(host.command("rotate 1 2 --turn 1h --idle 1h")).unwrap();
+    host.wait(2, "its suspend", |report| report["suspended"].is_object());
+    assert!(!off(1));
+    let before = calls(&host.json("show 2"), "launch");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(calls(&host.json("show 2"), "launch"), before);
+    rotate.kill().unwrap();
+    rotate.wait().unwrap();
+    host.wait(2, "its return", |report| report["suspended"].is_null());
+    tenants.into_iter().for_each(Tenant::end);
+
+    // One that does nothing gives its turn up to one that may.
+    let mut rotate = harness::supervise::spawn(host.command("rotate 1 2 --turn 1h --idle 200ms")).unwrap();
+    host.wait(2, "its suspend", |report| report["suspended"].is_object());
+    second.check("compute", &["released"]).unwrap();
+    rotate.kill().unwrap();
+    rotate.wait().unwrap();
+    host.wait(1, "its return", |report| report["suspended"].is_null());
+}
+
+#[test]
 fn a_vm_is_suspended_and_resumed_while_its_program_works() {
     let host = Host::new();
     let (_daemon, local) = host.daemon(1, &[]);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mediator::{Settings, Vm};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +24,8 @@ use crate::socket::{BindError, Listener};
 const CONNECTIONS_MAX: usize = 16;
 /// For how long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long to wait before a VM is tried again that is to come back and for which there is no room: longer each time, up to the second.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// What answers.
 pub(crate) struct Controls {
@@ -107,14 +109,36 @@ fn serve(stream: &UnixStream, controls: &Controls) -> io::Result<()> {
     let who = rustix::net::sockopt::socket_peercred(stream)
         .map_or_else(|_| "somebody".to_owned(), |peer| format!("user {}", peer.uid.as_raw()));
     let mut lines = BufReader::new(stream);
-    while let Some(line) = read_line(&mut lines, REQUEST_BYTES_MAX)? {
-        let said = match serde_json::from_slice(&line) {
-            Ok(request) => controls.carry_out(&request, &who),
-            Err(error) => Answer::Refused { reason: format!("this is no request: {error}") },
+    // The suspend that is to end with the connection.
+    let mut held = None;
+    let ended = loop {
+        let line = match read_line(&mut lines, REQUEST_BYTES_MAX) {
+            Ok(Some(line)) => line,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
         };
-        answer(stream, &said)?;
+        let said = match serde_json::from_slice(&line) {
+            Ok(request) => {
+                let said = controls.carry_out(&request, &who);
+                if request == (Request::Suspend { while_connected: true })
+                    && matches!(said, Answer::Done { .. })
+                {
+                    held = controls.suspended_since();
+                }
+                said
+            }
+            Err(error) => refused(format!("this is no request: {error}")),
+        };
+        // Who holds a VM off the GPU may be silent for as long as it likes.
+        let limit = if held.is_some() { None } else { Some(IDLE) };
+        if let Err(error) = stream.set_read_timeout(limit).and_then(|()| answer(stream, &said)) {
+            break Err(error);
+        }
+    };
+    if let Some(since) = held {
+        controls.come_back(since);
     }
-    Ok(())
+    ended
 }
 
 fn answer(mut stream: &UnixStream, said: &Answer) -> io::Result<()> {
@@ -176,7 +200,7 @@ impl Controls {
                     Err(error) => refused(error),
                 }
             }
-            Request::Suspend => match vm.suspend() {
+            Request::Suspend { .. } => match vm.suspend() {
                 Ok(suspended) => done(format!(
                     "suspended: {} session(s), {} MiB of device memory in host memory, in {}",
                     suspended.sessions,
@@ -191,6 +215,25 @@ impl Controls {
                 Ok(_) => done("resumed"),
                 Err(error) => refused(error),
             },
+        }
+    }
+
+    fn suspended_since(&self) -> Option<SystemTime> {
+        (self.vm)()?.suspended().map(|suspended| suspended.since)
+    }
+
+    /// Resumes the VM, if this is still the suspend that it is in: as soon as there is room for it.
+    fn come_back(&self, since: SystemTime) {
+        let [mut wait, longest] = AGAIN;
+        while self.suspended_since() == Some(since) {
+            let Some(vm) = (self.vm)() else { return };
+            log::info!("VM {}: whoever has suspended it is gone: it comes back", self.sources.vm_id);
+            if vm.resume_from_suspend().is_ok() {
+                return;
+            }
+            drop(vm);
+            thread::sleep(wait);
+            wait = wait.saturating_mul(2).min(longest);
         }
     }
 

@@ -25,7 +25,11 @@ pub enum Request {
     /// Reads the host's file again.
     Reload,
     /// Takes what the VM has of the GPU to host memory.
-    Suspend,
+    Suspend {
+        /// The VM comes back by itself, as soon as there is room for it, when this connection ends: for programs that have VMs take turns.
+        #[serde(default, skip_serializing_if = "is_false")]
+        while_connected: bool,
+    },
     /// Brings it back.
     Resume,
 }
@@ -33,8 +37,13 @@ pub enum Request {
 impl Request {
     /// It may take minutes.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Self::Suspend | Self::Resume)
+        matches!(self, Self::Suspend { .. } | Self::Resume)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a daemon answers.

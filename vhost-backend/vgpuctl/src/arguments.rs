@@ -17,6 +17,7 @@ const AFTER_HELP: &str = "\
   vgpuctl set 7 weight=30 vram=24GiB        until the daemon ends, or the next reload
   vgpuctl reload                            every daemon reads /etc/vgpu/vgpu.toml again
   vgpuctl suspend 7; vgpuctl resume 7       device memory to host memory, and back
+  vgpuctl rotate 7 8 9                      more device memory than there is: one of them at a time has the GPU
 
 Exit status: 0 done; 1 refused or failed; 2 wrong arguments; 3 no daemon is there, or it does not answer; 4 there is no such VM.
 Who may do all this: whoever may open the sockets in the state folder, which belong to the user that the daemons run as.";
@@ -86,6 +87,8 @@ pub enum Command {
         /// Number or name
         vm: String,
     },
+    /// Have VMs take turns with the whole of the GPU's memory: all but one of them are suspended at any time
+    Rotate(Rotate),
     /// Show what was done so far: calls by kind, copies, waits for the GPU, doorbells
     Stats {
         /// Number or name; without it all VMs
@@ -102,6 +105,29 @@ pub struct Top {
     #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub interval: Duration,
     /// End after so many
+    #[arg(long, short = 'n', value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// Who takes turns, and for how long.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Has VMs take turns with the GPU's memory, so that together they may use more of it than there is: one of them is on the GPU, the others are suspended. It runs until it is ended; then, also if it is killed, those that are suspended come back by themselves as soon as there is room for them.\n\nA turn is as long as --turn says, and at least --times times as long as it takes to move this VM off and the next one back. A VM that does nothing for --idle gives its turn up to one that did something in its last. A program that starts in a suspended VM waits for its turn, 30 s at most."
+)]
+pub struct Rotate {
+    /// Numbers or names, two at least
+    #[arg(required = true, num_args = 2.., value_name = "VM")]
+    pub vms: Vec<String>,
+    /// How long a turn is at least
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    pub turn: Duration,
+    /// The same, as a multiple of the time that moving takes
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub times: u32,
+    /// When a VM that does nothing gives its turn up
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub idle: Duration,
+    /// End after so many turns
     #[arg(long, short = 'n', value_name = "N")]
     pub count: Option<u64>,
 }
@@ -163,6 +189,8 @@ mod tests {
             "metrics --listen 0.0.0.0:9",
             "quarantine 7 --for 10",
             "top -n x",
+            "rotate 7",
+            "rotate 7 8 --turn 3",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod metrics;
+mod rotate;
 mod serve;
 mod show;
 mod top;
@@ -99,7 +100,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             tell(dir, json, vm, &Request::Quarantine { seconds })
         }
         Command::Clear { vm } => tell(dir, json, vm, &Request::Clear),
-        Command::Suspend { vm } => tell(dir, json, vm, &Request::Suspend),
+        Command::Suspend { vm } => tell(dir, json, vm, &Request::Suspend { while_connected: false }),
+        Command::Rotate(options) => rotate::run(dir, json, options),
         Command::Resume { vm } => tell(dir, json, vm, &Request::Resume),
         Command::Reload { vm: Some(vm) } => tell(dir, json, vm, &Request::Reload),
         Command::Reload { vm: None } => reload_all(dir, json),
