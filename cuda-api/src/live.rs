@@ -109,6 +109,19 @@ pub mod number {
 
     /// In [`peer`]: nvmlGpuTopologyLevel_t.
     pub const PEER_TOPOLOGY: u32 = 5;
+
+    const PROCESS_FIRST: u32 = 0x4000_0000;
+
+    /// The name of the device memory, in bytes, that a process of the host has, contexts' own included. For the daemon alone: a guest is
+    /// not told of processes.
+    pub const fn process(pid: u32) -> u32 {
+        PROCESS_FIRST.wrapping_add(pid & 0x3fff_ffff)
+    }
+
+    /// It is such a name.
+    pub const fn is_process(name: u32) -> bool {
+        name >= PROCESS_FIRST
+    }
 }
 
 /// A session: a process of the guest.

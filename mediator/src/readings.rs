@@ -3,11 +3,12 @@
 //! The process is started when somebody asks for the first time. Each question sets off a new reading where the last one is old, and is
 //! answered with the last one; whoever wants the new one asks again. What the process says is decoded strictly and bounded.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cuda_api::live::Readings;
+use cuda_api::live::{Readings, number};
 use pci_layout::regs;
 
 use crate::channel::{Answer, NoAnswer};
@@ -47,13 +48,15 @@ pub(crate) struct Reader {
 struct State {
     stage: Stage,
     last: Option<(Instant, Readings)>,
+    /// What the host's processes had then of each device, by process number: not for guests, and so not among the readings.
+    processes: Vec<BTreeMap<u32, u64>>,
 }
 
 impl Reader {
     /// For devices that can be read, or for others.
     pub(crate) fn new(readable: bool) -> Self {
         let stage = if readable { Stage::Idle } else { Stage::Never };
-        Self { state: Mutex::new(State { stage, last: None }) }
+        Self { state: Mutex::new(State { stage, last: None, processes: Vec::new() }) }
     }
 
     /// The newest reading, and whether a newer one is on its way.
@@ -67,6 +70,12 @@ impl Reader {
             Readings { age_ms, ..readings.clone() }
         });
         (last, pending)
+    }
+
+    /// What a process of this host had of each device at the last reading, contexts' own memory included; None where that is not known.
+    pub(crate) fn process(&self, pid: u32) -> Vec<Option<u64>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.processes.iter().map(|device| device.get(&number::process(pid)).copied()).collect()
     }
 }
 
@@ -105,13 +114,25 @@ impl State {
             return Stage::Never;
         }
         match read(&process, answer) {
-            Ok(readings) => {
+            Ok(mut readings) => {
+                self.processes = take_processes(&mut readings);
                 self.last = Some((Instant::now(), readings));
                 Stage::Ready(process)
             }
             Err(error) => failed(&error),
         }
     }
+}
+
+/// Takes out what is told of processes.
+fn take_processes(readings: &mut Readings) -> Vec<BTreeMap<u32, u64>> {
+    let of_device = |numbers: &mut BTreeMap<u32, u64>| {
+        let (processes, rest) =
+            std::mem::take(numbers).into_iter().partition(|(name, _)| number::is_process(*name));
+        *numbers = rest;
+        processes
+    };
+    readings.devices.iter_mut().map(of_device).collect()
 }
 
 fn failed(why: &str) -> Stage {
@@ -129,4 +150,20 @@ fn read(process: &ReaderProcess, answer: &Answer) -> Result<Readings, String> {
     let (bytes, _) = bytes.split_at_mut_checked(blob.len()).ok_or("no room")?;
     bytes.copy_from_slice(&blob);
     Readings::decode(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guests_may_read_has_nothing_of_processes() {
+        let device =
+            BTreeMap::from([(number::MEMORY_USED, 9), (number::process(7), 5), (number::peer(15, 5), 1)]);
+        let mut readings = Readings { devices: vec![BTreeMap::new(), device], ..Readings::default() };
+        let processes = take_processes(&mut readings);
+        assert_eq!(processes, [BTreeMap::new(), BTreeMap::from([(number::process(7), 5)])]);
+        let left: Vec<u32> = readings.devices.iter().flat_map(BTreeMap::keys).copied().collect();
+        assert_eq!(left, [number::MEMORY_USED, number::peer(15, 5)]);
+    }
 }

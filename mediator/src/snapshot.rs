@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cuda_api::live::{Readings, UNKNOWN_BYTES};
 
+use crate::readings::Reader;
 use crate::session::Control;
 use crate::vm::Shared;
 use crate::{Quarantine, Settings, Suspended, Totals, Vm};
@@ -37,6 +38,9 @@ pub struct SessionSnapshot {
     pub faulted: bool,
     /// What it has allocated on each device, in bytes; `None` where the executor does not know.
     pub device_bytes: Vec<Option<u64>>,
+    /// What the host's NVML says that its worker has of each device: that, and what the driver needs for its contexts and code. None, or no
+    /// element at all, where that is not known.
+    pub host_bytes: Vec<Option<u64>>,
     /// What it has done. The numbers of sessions are 0.
     pub totals: Totals,
 }
@@ -102,13 +106,17 @@ fn sessions(shared: &Shared) -> Vec<SessionSnapshot> {
     let devices = shared.probed.devices.names().len();
     let mut sessions: Vec<_> = {
         let table = shared.table();
-        table.open.iter().filter_map(|(slot, entry)| session(*slot, &entry.control, devices)).collect()
+        table
+            .open
+            .iter()
+            .filter_map(|(slot, entry)| session(*slot, &entry.control, devices, &shared.readings))
+            .collect()
     };
     sessions.sort_by_key(|session| session.session);
     sessions
 }
 
-fn session(slot: u32, control: &Control, devices: usize) -> Option<SessionSnapshot> {
+fn session(slot: u32, control: &Control, devices: usize, readings: &Reader) -> Option<SessionSnapshot> {
     let (worker, (opened, guest_pid)) = (control.worker.get()?, control.opened.get()?);
     let mut totals = Totals::default();
     totals.add_live(control);
@@ -117,6 +125,7 @@ fn session(slot: u32, control: &Control, devices: usize) -> Option<SessionSnapsh
         session: slot,
         guest_pid: *guest_pid,
         worker_pid: worker.pid().as_raw_nonzero().get(),
+        host_bytes: readings.process(worker.pid().as_raw_nonzero().get().unsigned_abs()),
         age: opened.elapsed(),
         faulted: control.faulted.load(Ordering::Relaxed),
         device_bytes: bytes.into_iter().map(|bytes| (bytes != UNKNOWN_BYTES).then_some(bytes)).collect(),

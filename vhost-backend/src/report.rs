@@ -85,6 +85,7 @@ fn process(session: &SessionSnapshot) -> ProcessReport {
         age_us: micros(session.age),
         faulted: session.faulted,
         device_bytes: session.device_bytes.clone(),
+        host_bytes: session.host_bytes.clone(),
         work: done(&session.totals),
     }
 }

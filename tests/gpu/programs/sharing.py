@@ -1,6 +1,7 @@
 """Several VMs on one device: `sharing.py CASE`. Through our library each tenant has a daemon of its own, as a VM has, and what the case
 shows is measured; natively there is what it is compared with: one tenant alone, or processes side by side as the driver has them."""
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ sys.path.insert(0, os.path.dirname(HERE))
 from common import fact, note, time_of  # noqa: E402
 from runner import gpu  # noqa: E402
 from runner.daemon import Daemon  # noqa: E402
+from runner.suspend import TENANT as FILLER  # noqa: E402
 
 BUILD = os.environ.get("VGPU_BUILD", "")
 DAEMON = os.environ.get("VGPU_DAEMON")
@@ -331,6 +333,37 @@ def quota(folder):
     return machines
 
 
+def rotated(folder):
+    """Two that need more device memory together than there is, and take turns with it."""
+    words = ("without turns", "first", "second", "turns of both")
+    if not DAEMON:
+        for word, value in zip(words, ("no room", 0, 0, True)):
+            fact(word, value)
+        return []
+    machines = vms(folder, (), ())
+    env = {**os.environ, "LD_LIBRARY_PATH": os.environ.get("VGPU_NATIVE_LIB", "")}
+    filler = subprocess.Popen([sys.executable, "-c", FILLER, "13000"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    note(f"another program has {filler.stdout.readline().strip()} MiB of the device")
+    big = dict(elements=str(2_000_000_000), kernels="2")
+    first = machines[0].tenant("steps", 45, **big)
+    fact(words[0], "room" if machines[1].tenant("steps", 1, **big).ready else "no room")
+    daemon = machines[0].daemon
+    rotate = subprocess.Popen([os.path.join(os.path.dirname(DAEMON), "vgpuctl"), "rotate", "1", "2", "--turn", "4s", "--times", "1", "--json",
+                               "--state-dir", daemon.state], stdout=subprocess.PIPE, text=True)
+    second = machines[1].tenant("steps", 30, **big)
+    for word, program in zip(words[1:], (first, second)):
+        fact(word, program.end())
+        note(f"{word}: {program.said.strip()}")
+    rotate.terminate()
+    turns = [json.loads(line) for line in rotate.stdout]
+    for turn in turns:
+        note(f"VM {turn['vm']}: {turn['turn_s']:.1f} s; off in {turn['suspend_s']:.1f} s, the next one back in {turn['resume_s']:.1f} s; {turn['suspended']}")
+    fact(words[3], {turn["vm"] for turn in turns if turn["works"]} == {1, 2})
+    filler.stdin.close()
+    filler.wait()
+    return machines
+
+
 def soak(folder):
     """Tenants that start and stop at random, some of them killed, and now and then a daemon."""
     seconds, limit = float(os.environ.get("VGPU_SOAK_SECONDS", "470")), 6
@@ -377,7 +410,7 @@ def soak(folder):
     return machines
 
 
-CASES = {"equal": equal, "weights": weights, "priority": priority, "faults": faults, "quota": quota, "soak": soak}
+CASES = {"equal": equal, "weights": weights, "priority": priority, "faults": faults, "quota": quota, "rotated": rotated, "soak": soak}
 
 
 def main():

@@ -152,6 +152,7 @@ def sharing():
         case("priority", "how long a step takes beside one that works all the time", 60.0),
         case("faults", "three that compute, and a fourth in which everything goes wrong", 240.0),
         case("quota", "each kind of allocation up to the quota, beside one who computes", 60.0),
+        case("rotated", "two that need more memory together than there is, and take turns with it", 150.0),
         case("soak", "tenants that start and stop at random for eight minutes", 580.0),
     ]
 

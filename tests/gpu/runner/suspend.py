@@ -13,7 +13,7 @@ MARK = "mark: suspend"
 HOLD = 1.0
 
 
-# Takes all memory of the first device but half a GiB, writes it, and holds it until standard input ends. Says how many MiB.
+# Takes all memory of the first device but so many MiB, writes it, and holds it until standard input ends. Says how many MiB.
 TENANT = """
 import ctypes, sys
 cuda = ctypes.CDLL("libcuda.so.1")
@@ -26,7 +26,7 @@ call("cuInit", 0)
 call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
 call("cuCtxSetCurrent", context)
 call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-size = free.value - (1 << 29)
+size = free.value - (int(sys.argv[1]) << 20)
 call("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(size))
 call("cuMemsetD32_v2", memory, 0x5A5A5A5A, ctypes.c_size_t(size // 4))
 call("cuCtxSynchronize")
@@ -77,7 +77,7 @@ class Suspends:
 
     def _tenant(self):
         """Another program has the device's memory, and the VM is to be resumed. What came of it; raises RuntimeError if it was."""
-        child = subprocess.Popen([sys.executable, "-c", TENANT], env=self.native, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        child = subprocess.Popen([sys.executable, "-c", TENANT, "512"], env=self.native, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True)
         try:
             took = child.stdout.readline().strip()

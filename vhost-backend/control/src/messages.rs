@@ -177,6 +177,10 @@ pub struct ProcessReport {
     pub faulted: bool,
     /// What it has allocated on each device, by ordinal; None where that is not known.
     pub device_bytes: Vec<Option<u64>>,
+    /// What the host's NVML says that it has of each device: that, and what the driver needs for its contexts and code. None, or no element
+    /// at all, where that is not known.
+    #[serde(default)]
+    pub host_bytes: Vec<Option<u64>>,
     /// What it has done.
     pub work: Work,
 }

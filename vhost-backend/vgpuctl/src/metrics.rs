@@ -7,7 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use vgpu_control::{DeviceReport, Kind, ReadingReport, VmReport, Work};
+use vgpu_control::{DeviceReport, Kind, ProcessReport, ReadingReport, VmReport, Work};
 
 /// What the text is, for HTTP.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -116,14 +116,19 @@ impl Host {
         let work = |of_processes, value: fn(&Work) -> f64| {
             self.work(of_processes).into_iter().map(|(labels, work)| (labels, value(work))).collect()
         };
-        let memory_of_processes = (self.vms.iter())
-            .flat_map(|vm| vm.processes.iter().map(move |process| (vm, process)))
-            .filter_map(|(vm, process)| {
-                let bytes = process.device_bytes.iter().copied().sum::<Option<u64>>()?;
-                let labels = with(of_vm(vm), "pid", &process.guest_pid.to_string());
-                Some((with(labels, "worker", &process.worker_pid.to_string()), number(bytes)))
-            })
-            .collect();
+        let of_processes = |bytes: fn(&ProcessReport) -> Option<u64>| {
+            (self.vms.iter())
+                .flat_map(|vm| vm.processes.iter().map(move |process| (vm, process)))
+                .filter_map(|(vm, process)| {
+                    let labels = with(of_vm(vm), "pid", &process.guest_pid.to_string());
+                    Some((with(labels, "worker", &process.worker_pid.to_string()), number(bytes(process)?)))
+                })
+                .collect()
+        };
+        let allocated = |process: &ProcessReport| process.device_bytes.iter().copied().sum::<Option<u64>>();
+        let with_contexts = |process: &ProcessReport| {
+            process.host_bytes.iter().copied().flatten().reduce(u64::saturating_add)
+        };
         let weight =
             |vm: &VmReport| vm.settings.get("weight").and_then(|weight| weight.parse().ok()).unwrap_or(0.0);
         use Values::{Counter, Gauge, Waits};
@@ -226,7 +231,12 @@ impl Host {
                 "How long its calls have waited for the VM's turn",
                 Counter(work(true, |work| seconds(work.turn_wait_us))),
             ),
-            ("process_memory_bytes", "Device memory that it has allocated", Gauge(memory_of_processes)),
+            ("process_memory_bytes", "Device memory that it has allocated", Gauge(of_processes(allocated))),
+            (
+                "process_memory_with_contexts_bytes",
+                "Device memory of its worker, by the host's NVML: what it has allocated, and what the driver needs for its contexts and code",
+                Gauge(of_processes(with_contexts)),
+            ),
             (
                 "gpu_utilization_ratio",
                 "Part of the time for which kernels ran, of anybody",

@@ -137,7 +137,7 @@ pub(crate) fn vm(vm: &VmReport) -> String {
     }
     text.push_str(&trimmed(&devices));
     text.push_str("\nProcesses\n");
-    let head = ["  PID", "WORKER", "AGE", "MEMORY", "GPU TIME", "CALLS", "COPIED", ""];
+    let head = ["  PID", "WORKER", "AGE", "MEMORY", "WITH CONTEXTS", "GPU TIME", "CALLS", "COPIED", ""];
     let mut processes = table(&head, 1);
     for process in &vm.processes {
         processes.add_row([
@@ -145,6 +145,7 @@ pub(crate) fn vm(vm: &VmReport) -> String {
             process.worker_pid.to_string(),
             time(process.age_us),
             process_memory(&process.device_bytes),
+            host_memory(&process.host_bytes),
             time(process.work.gpu_us),
             process.work.all_calls().to_string(),
             size(process.work.all_copied_bytes()),
@@ -158,6 +159,12 @@ pub(crate) fn vm(vm: &VmReport) -> String {
 /// Over all devices; a dash where one does not know.
 pub(crate) fn process_memory(bytes: &[Option<u64>]) -> String {
     or_dash(bytes.iter().copied().sum::<Option<u64>>().map(size))
+}
+
+/// Over those devices of which it is known; a dash where it is of none.
+fn host_memory(bytes: &[Option<u64>]) -> String {
+    let known: Vec<u64> = bytes.iter().copied().flatten().collect();
+    or_dash(known.iter().copied().reduce(u64::saturating_add).map(size))
 }
 
 fn seconds_until(time: u64) -> u64 {
@@ -255,6 +262,7 @@ pub(crate) mod tests {
                 age_us: 2_000_000,
                 faulted: true,
                 device_bytes: vec![Some(1 << 30)],
+                host_bytes: vec![Some(3 << 29), None],
                 work: work(5),
             }],
             work: work(8),

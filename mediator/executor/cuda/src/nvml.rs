@@ -38,6 +38,22 @@ struct MemoryV2 {
 const MEMORY_V2: c_uint = 40 | 2 << 24;
 const _: () = assert!(size_of::<MemoryV2>() == 40);
 
+/// nvmlProcessInfo_t.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProcessInfo {
+    pid: c_uint,
+    used: u64,
+    gpu_instance: c_uint,
+    compute_instance: c_uint,
+}
+
+const _: () = assert!(size_of::<ProcessInfo>() == 24);
+/// Processes of a device that are read. Where there are more, none is: with all else they are to be no more numbers than a reading may have.
+const PROCESSES_MAX: usize = 512;
+/// NVML_VALUE_NOT_AVAILABLE.
+const NOT_AVAILABLE: u64 = u64::MAX;
+
 /// nvmlPciInfo_t.
 #[repr(C)]
 struct PciInfo {
@@ -196,6 +212,7 @@ impl Nvml {
         {
             found.insert(number::ENERGY_MJ, energy);
         }
+        self.read_processes(handle, &mut found);
         // Links go down and come up while machines run.
         for link in 0..NVLINKS_MAX {
             if call!(library, nvmlDeviceGetNvLinkState(Handle, c_uint, *mut c_uint), handle, link, to)
@@ -205,6 +222,33 @@ impl Nvml {
             }
         }
         found
+    }
+}
+
+impl Nvml {
+    /// What each process has of a device, by its number on this host.
+    fn read_processes(&self, handle: Handle, found: &mut BTreeMap<u32, u64>) {
+        let library = &self.library;
+        let mut count = 0;
+        let mut list =
+            vec![ProcessInfo { pid: 0, used: 0, gpu_instance: 0, compute_instance: 0 }; PROCESSES_MAX];
+        if let Ok(room) = c_uint::try_from(list.len()) {
+            count = room;
+        }
+        let read = call!(
+            library,
+            nvmlDeviceGetComputeRunningProcesses_v3(Handle, *mut c_uint, *mut ProcessInfo),
+            handle,
+            &raw mut count,
+            list.as_mut_ptr()
+        );
+        if read.is_none() {
+            return;
+        }
+        let told = list.iter().take(usize::try_from(count).unwrap_or(0));
+        for process in told.filter(|process| process.used != NOT_AVAILABLE) {
+            found.insert(number::process(process.pid), process.used);
+        }
     }
 }
 

@@ -49,6 +49,7 @@ fn what_can_be_read_is_and_the_rest_is_left_out() {
         (number::CLOCK_MHZ + 1, 1001),
         (number::CLOCK_MHZ + 2, 1002),
         (number::CLOCK_MHZ + 3, 1003),
+        (number::process(4711), 1 << 33),
         (number::nvlink(2, NvLink::State), 1),
         (number::nvlink(2, NvLink::Capabilities), 0b101),
         (number::nvlink(2, NvLink::Remote), 1 << 32 | 0xc1 << 8 | 3),
