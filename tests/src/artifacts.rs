@@ -122,20 +122,8 @@ const LIBRARIES: [(&str, &str, &str); 2] =
 /// # Errors
 /// When they do not build, or the tools for it cannot be fetched.
 pub fn libcuda(profile: Profile) -> Result<PathBuf> {
-    let tools = zig()?;
     step("building libcuda.so.1 and libnvidia-ml.so.1");
-    let target = format!("x86_64-unknown-linux-gnu.{GLIBC}");
-    let mut command = cargo();
-    let path = std::env::join_paths(
-        std::iter::once(tools.join("bin"))
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
-    )?;
-    command.env("PATH", path).args(["zigbuild", "--target", &target]).args(profile.arguments());
-    for (package, ..) in LIBRARIES {
-        command.args(["--package", package]);
-    }
-    succeed(command, "cargo zigbuild of the guest's libraries")?;
-    let built = repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder());
+    let built = zigbuild(&LIBRARIES.map(|(package, ..)| package), profile)?;
     let folder = store("libcuda").join(profile.folder());
     fs::create_dir_all(&folder)?;
     let _lock = cache::lock(&folder.join("libcuda.so.1"))?;
@@ -150,6 +138,32 @@ pub fn libcuda(profile: Profile) -> Result<PathBuf> {
         }
     }
     Ok(folder)
+}
+
+/// `vgpu-smi` as guests get it: like the libraries, it loads with any C library from [`GLIBC`] on.
+///
+/// # Errors
+/// As for [`libcuda`].
+pub fn portable_smi(profile: Profile) -> Result<PathBuf> {
+    step("building vgpu-smi for guests");
+    Ok(zigbuild(&["vgpu-smi"], profile)?.join("vgpu-smi"))
+}
+
+/// Builds packages for [`GLIBC`]; the folder that has them.
+fn zigbuild(packages: &[&str], profile: Profile) -> Result<PathBuf> {
+    let tools = zig()?;
+    let target = format!("x86_64-unknown-linux-gnu.{GLIBC}");
+    let mut command = cargo();
+    let path = std::env::join_paths(
+        std::iter::once(tools.join("bin"))
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )?;
+    command.env("PATH", path).args(["zigbuild", "--target", &target]).args(profile.arguments());
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    succeed(command, &format!("cargo zigbuild of {}", packages.join(" and ")))?;
+    Ok(repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder()))
 }
 
 /// cargo-zigbuild and zig, in a Python environment under target/.
@@ -194,4 +208,30 @@ fn kernel_module_sources() -> Result<PathBuf> {
 pub fn existing(path: &Path) -> Result<&Path> {
     ensure!(path.exists(), "{} is missing", path.display());
     Ok(path)
+}
+
+/// The newest version of glibc that a program asks for, from the names of the versions in it.
+pub fn newest_glibc(program: &[u8]) -> (u32, u32) {
+    const NAME: &[u8] = b"GLIBC_";
+    let mut newest = (0, 0);
+    for at in program.windows(NAME.len()).enumerate().filter(|(_, w)| *w == NAME).map(|(at, _)| at) {
+        let text = program.get(at + NAME.len()..).unwrap_or_default();
+        let text = text.split(|b| !b.is_ascii_digit() && *b != b'.').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let mut numbers = text.split('.').map_while(|n| n.parse().ok());
+        if let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) {
+            newest = newest.max((major, minor));
+        }
+    }
+    newest
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_newest_glibc_is_compared_by_number() {
+        let program = b"\0GLIBC_2.9\0GLIBC_2.34\0GLIBC_PRIVATE\0GLIBC_2.2.5\0";
+        assert_eq!(super::newest_glibc(program), (2, 34));
+        assert_eq!(super::newest_glibc(b"GLIBC_"), (0, 0));
+    }
 }

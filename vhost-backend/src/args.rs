@@ -52,6 +52,9 @@ Exit status: 0 after SIGTERM, SIGINT, or the end of the connection given by --fd
 pub struct Args {
     #[command(flatten)]
     attachment: AttachmentArgs,
+    /// Who may connect to the socket, as chmod's octal digits: 660 lets in the group that the daemon runs with, for a QEMU of another user
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = socket_mode)]
+    socket_mode: u32,
     /// Number of the VM, for logs and the register block
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u32,
@@ -191,6 +194,8 @@ pub enum Attachment {
 pub struct Config {
     /// Where it is attached.
     pub attachment: Attachment,
+    /// Permissions of its socket, if it has one: read and write, for each of user, group and others.
+    pub socket_mode: u32,
     /// Number of the VM.
     pub vm_id: u32,
     /// What the host's file and the arguments come to for it.
@@ -298,7 +303,18 @@ impl TryFrom<Args> for Config {
             soft_devices: args.soft_devices,
             idle_workers: args.idle_workers,
             profile: args.profile,
+            socket_mode: args.socket_mode,
         })
+    }
+}
+
+/// Whoever may write to a socket may connect to it.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode =
+        u32::from_str_radix(text, 8).map_err(|_| "octal digits are expected: 600, 660 or 666".to_owned())?;
+    match mode {
+        0o600 | 0o660 | 0o666 => Ok(mode),
+        _ => Err("600 (this user), 660 (and its group) and 666 (everybody) are possible".to_owned()),
     }
 }
 
@@ -336,6 +352,7 @@ mod tests {
         let line = "--socket-path /run/s --vm-id 7 --name web --pool B --priority high --vram 16GiB --executor mock --alone";
         let expected = Config {
             attachment: Attachment::Socket("/run/s".into()),
+            socket_mode: 0o600,
             vm_id: 7,
             chosen: Chosen {
                 name: Some("web".into()),

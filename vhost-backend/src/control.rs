@@ -18,7 +18,7 @@ use vgpu_control::{ANSWER_BYTES_MAX, Answer, REQUEST_BYTES_MAX, Request, VmRepor
 
 use crate::configuration::{Chosen, Sources};
 use crate::named;
-use crate::socket::{BindError, Listener};
+use crate::socket::{BindError, Listener, OWNER_ONLY};
 
 /// Connections at once; more are told so.
 const CONNECTIONS_MAX: usize = 16;
@@ -50,7 +50,7 @@ pub(crate) struct Controls {
 pub(crate) fn bind(state_dir: &Path, vm_id: u32) -> Result<Listener, BindError> {
     let path = vgpu_control::socket_path(state_dir, vm_id);
     std::fs::create_dir_all(state_dir).map_err(|source| BindError::Io { path: state_dir.into(), source })?;
-    Listener::bind(&path, SocketType::STREAM)
+    Listener::bind(&path, SocketType::STREAM, OWNER_ONLY)
 }
 
 /// Starts the thread, which ends with the process.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use mediator::worker::Role;
+use rustix::fs::Mode;
 use rustix::net::SocketType;
 
 use crate::args::{self, Args, Attachment, Config};
@@ -91,18 +92,18 @@ enum Endpoint {
 }
 
 impl Endpoint {
-    fn open(attachment: &Attachment) -> Result<Self> {
+    fn open(attachment: &Attachment, mode: Mode) -> Result<Self> {
         Ok(match attachment {
             Attachment::Descriptor(fd) => Self::Connection(inherited_socket(*fd)?),
-            Attachment::Socket(path) => Self::Socket(Listener::bind(path, SocketType::STREAM)?),
-            Attachment::Local(path) => Self::Local(Listener::bind(path, SocketType::SEQPACKET)?),
+            Attachment::Socket(path) => Self::Socket(Listener::bind(path, SocketType::STREAM, mode)?),
+            Attachment::Local(path) => Self::Local(Listener::bind(path, SocketType::SEQPACKET, mode)?),
         })
     }
 }
 
 fn run(config: &Config) -> Result<()> {
     // First of all: nothing of our own is open yet that could have the number of an inherited descriptor.
-    let endpoint = Endpoint::open(&config.attachment)?;
+    let endpoint = Endpoint::open(&config.attachment, Mode::from_raw_mode(config.socket_mode))?;
     let controls = match &config.state_dir {
         Some(folder) => {
             let place = control::bind(folder, config.vm_id).with_context(|| {

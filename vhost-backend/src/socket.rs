@@ -6,7 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Only the user who runs the daemon may connect.
+pub const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 64;
@@ -46,11 +50,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds and listens; only the user who runs the daemon may connect.
+    /// Binds and listens; who may connect is what the socket's `mode` says.
     ///
     /// # Errors
     /// See [`BindError`].
-    pub fn bind(path: &Path, kind: SocketType) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, kind: SocketType, mode: Mode) -> Result<Self, BindError> {
         let io = |source: io::Error| BindError::Io { path: path.into(), source };
         let address = SocketAddrUnix::new(path).map_err(|error| io(error.into()))?;
         let new = || {
@@ -68,8 +72,7 @@ impl Listener {
             Err(error) => return Err(io(error.into())),
         }
         // Nobody can connect before listen, so nobody comes in between with wider rights.
-        rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
-            .map_err(|error| io(error.into()))?;
+        rustix::fs::chmod(path, mode).map_err(|error| io(error.into()))?;
         let metadata = fs::symlink_metadata(path).map_err(io)?;
         rustix::net::listen(&fd, BACKLOG).map_err(|error| io(error.into()))?;
         Ok(Self { fd, path: path.into(), identity: (metadata.dev(), metadata.ino()) })
@@ -141,7 +144,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     fn bind(path: &Path) -> Result<Listener, BindError> {
-        Listener::bind(path, SocketType::STREAM)
+        Listener::bind(path, SocketType::STREAM, OWNER_ONLY)
     }
 
     #[test]
@@ -161,7 +164,7 @@ mod tests {
         let path = folder.path().join("s");
         let first = bind(&path).unwrap();
         assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
-        let seqpacket = Listener::bind(&path, SocketType::SEQPACKET);
+        let seqpacket = Listener::bind(&path, SocketType::SEQPACKET, OWNER_ONLY);
         assert!(matches!(seqpacket, Err(BindError::InUse { .. })));
         let _peer = UnixStream::connect(&path).unwrap();
         assert!(first.accept().unwrap().is_some());

@@ -64,7 +64,7 @@ impl GpuBundle {
             strip(&libcuda.join(loaded), &folder.join("lib").join(loaded))?;
             std::os::unix::fs::symlink(loaded, folder.join("lib").join(linked))?;
         }
-        let newest = newest_glibc(&fs::read(folder.join("bin/vhost-user-vgpu"))?);
+        let newest = artifacts::newest_glibc(&fs::read(folder.join("bin/vhost-user-vgpu"))?);
         ensure!(
             newest <= GLIBC,
             "the daemon needs glibc {}.{}, which is too new for the machine",
@@ -176,30 +176,4 @@ fn size(folder: &Path) -> Result<u64> {
         sum += if about.is_dir() { size(&path)? } else { about.len() };
     }
     Ok(sum)
-}
-
-/// The newest version of glibc that a program asks for, from the names of the versions in it.
-fn newest_glibc(program: &[u8]) -> (u32, u32) {
-    const NAME: &[u8] = b"GLIBC_";
-    let mut newest = (0, 0);
-    for at in program.windows(NAME.len()).enumerate().filter(|(_, w)| *w == NAME).map(|(at, _)| at) {
-        let text = program.get(at + NAME.len()..).unwrap_or_default();
-        let text = text.split(|b| !b.is_ascii_digit() && *b != b'.').next().unwrap_or_default();
-        let text = String::from_utf8_lossy(text);
-        let mut numbers = text.split('.').map_while(|n| n.parse().ok());
-        if let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) {
-            newest = newest.max((major, minor));
-        }
-    }
-    newest
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_newest_glibc_is_compared_by_number() {
-        let program = b"\0GLIBC_2.9\0GLIBC_2.34\0GLIBC_PRIVATE\0GLIBC_2.2.5\0";
-        assert_eq!(super::newest_glibc(program), (2, 34));
-        assert_eq!(super::newest_glibc(b"GLIBC_"), (0, 0));
-    }
 }

@@ -12,6 +12,7 @@ mod gpu_merge;
 mod headers;
 mod lint;
 mod llama;
+mod package;
 mod suites;
 mod test;
 mod vm;
@@ -41,6 +42,7 @@ enum Task {
     Calls(calls::Calls),
     GpuBundle(gpu_bundle::GpuBundle),
     GpuMerge(gpu_merge::GpuMerge),
+    Package(package::Package),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Calls(task) => task.run(),
         Task::GpuBundle(task) => task.run(),
         Task::GpuMerge(task) => task.run(),
+        Task::Package(task) => task.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -289,6 +289,11 @@ fn sort_out(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     Ok(sorted)
 }
 
+/// The command line as clap has it, for manuals and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Reads the command line; its first word is the program's name.
 ///
 /// # Errors

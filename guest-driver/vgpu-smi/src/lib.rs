@@ -25,6 +25,7 @@
 //! Settings (environment): those of the `transport` crate and of the libraries; none of its own.
 
 mod args;
+pub use args::command;
 mod doctor;
 mod failure;
 mod fields;

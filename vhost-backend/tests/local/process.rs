@@ -19,7 +19,7 @@ use rustix::net::{
 use vgpu_device::{Device, DeviceConfig, Front};
 use vhost_backend::daemon::Stop;
 use vhost_backend::local::{self, SLOT_UNASSIGNED};
-use vhost_backend::socket::Listener;
+use vhost_backend::socket::{Listener, OWNER_ONLY};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::fake::Fake;
@@ -38,7 +38,7 @@ impl Served {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let listener = Listener::bind(&path, SocketType::SEQPACKET).unwrap();
+        let listener = Listener::bind(&path, SocketType::SEQPACKET, OWNER_ONLY).unwrap();
         let fake = Arc::new(Fake::default());
         let config = DeviceConfig {
             front: Front::Sockets,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pci_layout::{control, regs};
 use rustix::net::SocketType;
 use vhost_backend::daemon::{self, Stop};
-use vhost_backend::socket::Listener;
+use vhost_backend::socket::{Listener, OWNER_ONLY};
 
 use super::fake::Fake;
 use super::machine::{Machine, device};
@@ -28,7 +28,7 @@ impl Served {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let listener = Listener::bind(&path, SocketType::STREAM).unwrap();
+        let listener = Listener::bind(&path, SocketType::STREAM, OWNER_ONLY).unwrap();
         let (fake, stop) = (Arc::new(Fake::default()), Stop::new().unwrap());
         let server = {
             let (device, stop) = (device(&fake), stop.clone());
