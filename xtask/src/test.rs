@@ -14,6 +14,9 @@ pub(crate) struct Test {
     /// Only the whole-stack tests
     #[arg(long, conflicts_with = "unit")]
     stack: bool,
+    /// Only the packages in Debian guests with systemd, from installation to removal: takes root, and half an hour
+    #[arg(long, conflicts_with_all = ["unit", "stack"])]
+    install: bool,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -42,6 +45,11 @@ impl Test {
         if self.stack {
             command = crate::cargo(&["test", "--no-fail-fast"]);
             command.args(STACK.iter().flat_map(|name| ["--package", name]));
+        }
+        if self.install {
+            command = crate::cargo(&["test", "--workspace", "--test", "install"]);
+            command.args(&self.filter).args(["--", "--ignored", "--nocapture", "--test-threads=1"]);
+            return crate::run(command);
         }
         command.args(&self.filter);
         if !self.unit {

@@ -88,7 +88,7 @@ fn not_loaded(machine: &Machine) -> Finding {
     if installed(machine) == Some(false) {
         return Finding::failed(
             format!("the kernel module vgpu is not loaded, and not installed for this kernel ({release})"),
-            "install it: dkms add and dkms install, or make in guest-driver/kmod (its README.md has the commands), then modprobe vgpu",
+            "install it: the package vgpu-guest-dkms, or dkms add and dkms install, or make in guest-driver/kmod (its README.md has the commands), then modprobe vgpu",
         );
     }
     match lock(machine) {
