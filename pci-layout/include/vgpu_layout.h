@@ -48,6 +48,15 @@
 #define VGPU_PCI_VENDOR 0x10de
 /* PCI device of the literal function. */
 #define VGPU_PCI_DEVICE 0x2331
+/* Its class: a 3D controller. */
+#define VGPU_PCI_CLASS 0x30200
+/* PCI subsystem vendor of the literal function: Red Hat's, as QEMU's own devices have it. */
+#define VGPU_PCI_SUBSYSTEM_VENDOR 0x1af4
+/*
+ * PCI subsystem id of the literal function, from the range that is left to experiments: our
+ * driver knows the function by it, whatever vendor and device say.
+ */
+#define VGPU_PCI_SUBSYSTEM_DEVICE 0x10f6
 
 /* ---- regs ---- */
 
@@ -143,6 +152,70 @@
 #define VGPU_CAP_MAP_GUEST_PAGES 0x01
 /* The executor is a real GPU (else the software executor). */
 #define VGPU_CAP_HARDWARE 0x02
+
+/* ---- function ---- */
+
+/* Which BAR is the mailbox. */
+#define VGPU_BAR_MAILBOX 0
+/* Which BAR is the data window (64 bits wide, so the next one is its upper half). */
+#define VGPU_BAR_DATA 1
+/* Which BAR has the queue registers. */
+#define VGPU_BAR_QUEUES 3
+/* Bytes of the mailbox BAR. */
+#define VGPU_MAILBOX_BAR_BYTES 4096
+/* Smallest data window in bytes; its size is a power of two. */
+#define VGPU_DATA_BAR_BYTES_MIN 16777216
+/* Bytes of the queue registers' BAR. */
+#define VGPU_QUEUES_BAR_BYTES 4096
+/*
+ * Bytes of the registers at the start of the mailbox: the block of regs without what follows
+ * SCRATCH.
+ */
+#define VGPU_MAILBOX_HEAD_BYTES 64
+/* Longest request in the mailbox, and longest response, in bytes. */
+#define VGPU_MAILBOX_BYTES 1024
+/* Mailbox: where the request is. */
+#define VGPU_OFF_MAILBOX_REQUEST 0x40
+/* Mailbox: where the response is. */
+#define VGPU_OFF_MAILBOX_RESPONSE 0x440
+/* Mailbox: write a session's slot: its parked worker looks at its rings. */
+#define VGPU_OFF_MAILBOX_KICK 0x840
+/* IRQ_CTRL and IRQ_STATUS: the response is there. */
+#define VGPU_IRQ_RESPONSE 1
+/* Queue registers, read: the 8 bytes of VGPU_TAG. */
+#define VGPU_OFF_QUEUES_MAGIC 0x00
+/* Queue registers, read: VGPU_ABI_VERSION. */
+#define VGPU_OFF_QUEUES_VERSION 0x08
+/* Queue registers, read: most descriptors that a queue may have. */
+#define VGPU_OFF_QUEUES_SIZE_MAX 0x0c
+/* Queue registers, read: the virtio features offered, 64 bits. */
+#define VGPU_OFF_QUEUES_FEATURES 0x10
+/* Queue registers, write: the virtio features that the driver takes, 64 bits. */
+#define VGPU_OFF_QUEUES_DRIVER_FEATURES 0x18
+/*
+ * Queue registers: the virtio device status. Writing 0 begins a reset; it reads as 0 once that
+ * is over. With DRIVER_OK (4) the queues start as they were described.
+ */
+#define VGPU_OFF_QUEUES_STATUS 0x20
+/* Queue registers, write: the index of a queue that has something new. */
+#define VGPU_OFF_QUEUES_KICK 0x24
+/* Queue registers: where the description of the first queue is. */
+#define VGPU_OFF_QUEUES_FIRST 0x40
+/* Bytes from one queue's description to the next one's. */
+#define VGPU_OFF_QUEUE_STRIDE 0x20
+/* In a queue's description: its number of descriptors. */
+#define VGPU_OFF_QUEUE_SIZE 0x00
+/* In a queue's description: guest-physical address of the descriptor table, 64 bits. */
+#define VGPU_OFF_QUEUE_DESCRIPTORS 0x08
+/* In a queue's description: guest-physical address of the available ring, 64 bits. */
+#define VGPU_OFF_QUEUE_AVAILABLE 0x10
+/* In a queue's description: guest-physical address of the used ring, 64 bits. */
+#define VGPU_OFF_QUEUE_USED 0x18
+/*
+ * Queue registers: the register block of regs, whole, as the virtio config space of other fronts
+ * has it.
+ */
+#define VGPU_OFF_QUEUES_CONFIG 0x400
 
 /* ---- control ---- */
 

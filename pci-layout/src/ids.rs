@@ -21,4 +21,11 @@ consts! {
     pub const PCI_VENDOR: u32 = 0x10de;
     /// PCI device of the literal function.
     pub const PCI_DEVICE: u32 = 0x2331;
+    /// Its class: a 3D controller.
+    pub const PCI_CLASS: u32 = 0x03_0200;
+    /// PCI subsystem vendor of the literal function: Red Hat's, as QEMU's own devices have it.
+    pub const PCI_SUBSYSTEM_VENDOR: u32 = 0x1af4;
+    /// PCI subsystem id of the literal function, from the range that is left to experiments: our driver knows the function by it, whatever
+    /// vendor and device say.
+    pub const PCI_SUBSYSTEM_DEVICE: u32 = 0x10f6;
 }

@@ -14,6 +14,7 @@
 //! | module | who reads it |
 //! |---|---|
 //! | [`ids`], [`regs`] | daemon, kernel module, user-space tools |
+//! | [`function`] | daemon, kernel module, programs that map a BAR of the literal PCI function |
 //! | [`control`], [`event`] | daemon, kernel module; the local transport speaks the same messages over a socket |
 //! | [`ring`] | worker, libcuda's transport |
 //! | [`uapi`] | kernel module, libcuda's transport |
@@ -25,6 +26,7 @@ mod describe;
 
 pub mod control;
 pub mod event;
+pub mod function;
 pub mod ids;
 pub mod regs;
 pub mod ring;
@@ -44,6 +46,7 @@ pub const CONSTS: &[(&str, &[ConstInfo])] = &[
     ("common", C_CONSTS),
     ("ids", ids::C_CONSTS),
     ("regs", regs::C_CONSTS),
+    ("function", function::C_CONSTS),
     ("control", control::C_CONSTS),
     ("event", event::C_CONSTS),
     ("ring", ring::C_CONSTS),

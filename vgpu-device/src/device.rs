@@ -27,6 +27,15 @@ pub enum Front {
     Sockets,
 }
 
+/// Which of the device's ends a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The control queue, or a process's socket.
+    Control,
+    /// The mailbox: whoever maps a BAR, which need not be the kernel.
+    Mailbox,
+}
+
 /// What the host decides about a device.
 #[derive(Debug, Clone)]
 pub struct DeviceConfig {
@@ -126,9 +135,38 @@ impl Device {
         match request {
             Ok(request) => {
                 let _turn = self.turn();
-                self.carry_out(request, memory, responder);
+                self.carry_out(request, Origin::Control, memory, responder);
             }
             Err(refusal) => self.refuse(responder, refusal),
+        }
+    }
+
+    /// The same for a message from the mailbox ([`crate::Mailbox`]), in whose memory addresses lie. It leaves no trace in the registers of
+    /// the control queue. Sessions are opened through it only while no driver has greeted the device, and end when one does.
+    pub fn mailbox_control(
+        self: &Arc<Self>,
+        message: &[u8],
+        memory: &dyn GuestMemory,
+        room: usize,
+        reply: Reply,
+    ) {
+        self.answers.counters.requests.count();
+        let id = request_id(message).unwrap_or(0);
+        let responder = Responder::new(self.answers.clone(), id, room, reply);
+        match Request::parse(message) {
+            Ok(request) => {
+                let _turn = self.turn();
+                self.carry_out(request, Origin::Mailbox, memory, responder);
+            }
+            Err(refusal) => self.refuse(responder, refusal),
+        }
+    }
+
+    /// A session's parked worker is to look at its rings.
+    pub fn kick_session(&self, session: SessionId) {
+        if self.table().is_live(session) {
+            self.answers.counters.session_kicks.count();
+            self.sessions.kick(session);
         }
     }
 
@@ -221,7 +259,13 @@ impl Device {
         self.events.forget_all();
     }
 
-    fn carry_out(self: &Arc<Self>, request: Request, memory: &dyn GuestMemory, responder: Responder) {
+    fn carry_out(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        memory: &dyn GuestMemory,
+        responder: Responder,
+    ) {
         match request {
             Request::ReadRegs => {
                 let block: [u8; BLOCK_BYTES] = self.answers.registers.block();
@@ -238,10 +282,16 @@ impl Device {
                 };
                 responder.body(&wanted);
             }
+            Request::Hello { .. } if origin == Origin::Mailbox => {
+                self.refuse(responder, Refusal::unsupported("the mailbox has no HELLO"));
+            }
+            _ if origin == Origin::Mailbox && self.boot().is_some() => {
+                self.refuse(responder, Refusal::unsupported("the guest's driver has the device"));
+            }
             Request::Hello { abi_version, boot_nonce, pending_gpa } => {
                 self.hello(abi_version, boot_nonce, pending_gpa, memory, responder);
             }
-            _ if self.boot().is_none() && self.front == Front::Queues => {
+            _ if origin == Origin::Control && self.boot().is_none() && self.front == Front::Queues => {
                 self.refuse(responder, Refusal::invalid("no HELLO yet"));
             }
             Request::OpenSession { session, abi_version, pid, uid, fingerprint, page_gpa, env } => {
@@ -255,9 +305,10 @@ impl Device {
                     let error = SessionError::new(regs::ERROR_UNSUPPORTED);
                     return responder.error(error);
                 }
-                let wake = match self.front {
-                    Front::Queues => Wake::Event,
-                    Front::Sockets => Wake::Futex,
+                let wake = match (self.front, origin) {
+                    (Front::Queues, Origin::Control) => Wake::Event,
+                    // Nobody hears an event of a session of the mailbox's: its threads look.
+                    (Front::Sockets, _) | (_, Origin::Mailbox) => Wake::Futex,
                 };
                 self.open_session(session, page_gpa, memory, responder, |page| Open {
                     pid,

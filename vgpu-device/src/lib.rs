@@ -28,6 +28,7 @@
 //! | [`responder`] | the permit to answer once |
 //! | [`table`] | which sessions, rings and regions exist |
 //! | [`regs`] | the register block |
+//! | [`mailbox`] | the registers of the literal PCI function, and the one request beside them |
 //! | [`events`] | the queue of events towards the guest |
 //! | [`memory`] | guest memory as the front gives it |
 //! | [`sessions`] | whoever carries requests out |
@@ -50,6 +51,7 @@ pub mod counters;
 pub mod device;
 pub mod events;
 pub mod ids;
+pub mod mailbox;
 pub mod memory;
 pub mod regs;
 pub mod request;
@@ -64,6 +66,7 @@ pub use counters::{Counters, CountersSnapshot};
 pub use device::{Device, DeviceConfig, Front};
 pub use events::{EventQueue, EventSink};
 pub use ids::{RegionId, RingId, SessionId};
+pub use mailbox::Mailbox;
 pub use memory::{GuestMemory, PendingPage, Piece, TranslateError};
 pub use responder::Responder;
 pub use sessions::{Done, Open, RingPart, SessionError, Sessions, Wake};

@@ -1,5 +1,5 @@
 //! The register block: made anew for each read from what is known at that time. The only register that keeps what is
-//! written is SCRATCH; the others that the layout calls writable exist for fronts without queues. Requests that only read
+//! written is SCRATCH; the others that the layout calls writable are the mailbox's ([`crate::mailbox`]). Requests that only read
 //! (READ_REGS, READ_INFO) leave no trace in STATUS, ERROR_CODE, REQUEST_ID and TIMESTAMP.
 
 use std::ops::Range;
@@ -176,7 +176,8 @@ impl Block {
     }
 }
 
-fn monotonic_ns() -> u64 {
+/// CLOCK_MONOTONIC in ns.
+pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);

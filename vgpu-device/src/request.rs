@@ -34,6 +34,10 @@ impl Refusal {
         Self { error: regs::ERROR_INVALID_LENGTH, why }
     }
 
+    pub(crate) fn unsupported(why: &'static str) -> Self {
+        Self { error: regs::ERROR_UNSUPPORTED, why }
+    }
+
     pub(crate) fn too_large(why: &'static str) -> Self {
         Self { error: regs::ERROR_TOO_LARGE, why }
     }

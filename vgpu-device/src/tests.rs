@@ -7,5 +7,6 @@ mod control;
 mod events;
 mod fake;
 mod life;
+mod mailbox;
 mod parser;
 mod registers;
