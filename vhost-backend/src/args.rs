@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
 use mediator::Settings;
+use pci_layout::function::DATA_BAR_BYTES_MIN;
+use pci_layout::ids::{PCI_DEVICE, PCI_VENDOR};
 
 use crate::configuration::{Chosen, FileError, Sources, gpu_name, pool_letter, vm_name};
 use crate::named;
@@ -30,7 +32,9 @@ The VM needs memory that it shares with the daemon, and one device. With any QEM
 
 From QEMU 11 on the device may also be
     -device vhost-user-test-device-pci,chardev=vgpu,virtio-id=21,num_vqs=2,vq_size=256,config_size=256
-which shows the register block in its config space, but does not survive the end of the daemon.
+which shows the register block in its config space, but does not survive the end of the daemon. From QEMU 10.1 on it may be a plain \
+PCI function, with --front vfio-user here and no chardev there:
+    -device '{\"driver\":\"vfio-user-pci\",\"rombar\":0,\"socket\":{\"type\":\"unix\",\"path\":\"/run/vgpu/vm1.sock\"}}'
 
 Without a VM, for containers and tests: --local-socket, and VGPU_SOCKET=PATH in the environment of the processes.
 
@@ -55,6 +59,8 @@ pub struct Args {
     /// Who may connect to the socket, as chmod's octal digits: 660 lets in the group that the daemon runs with, for a QEMU of another user
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = socket_mode)]
     socket_mode: u32,
+    #[command(flatten)]
+    front: FrontArgs,
     /// Number of the VM, for logs and the register block
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u32,
@@ -108,6 +114,66 @@ struct AttachmentArgs {
     /// Serve processes of this host through this unix socket, with no VM
     #[arg(long, value_name = "PATH")]
     local_socket: Option<PathBuf>,
+}
+
+/// What the VM sees, where QEMU connects to a socket.
+#[derive(Debug, ClapArgs)]
+struct FrontArgs {
+    /// What QEMU attaches: a virtio device, or a plain PCI function (QEMU 10.1 or newer, device vfio-user-pci)
+    #[arg(long, value_enum, default_value_t = FrontKind::VhostUser, requires_if("vfio-user", "socket_path"))]
+    front: FrontKind,
+    /// Vendor and device of the plain PCI function, e.g. 10de:2331; its subsystem, by which the guest's driver knows it, stays
+    /// [default: 10de:2331]
+    #[arg(long, value_name = "VENDOR:DEVICE", value_parser = pci_id)]
+    pci_id: Option<(u16, u16)>,
+    /// Size of the plain PCI function's BAR1, a power of two from 16MiB to 64GiB [default: 16MiB]
+    #[arg(long, value_name = "SIZE", value_parser = data_bytes)]
+    bar1_size: Option<u64>,
+}
+
+/// The `--front` argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FrontKind {
+    /// A virtio device, by QEMU's vhost-user-fs-pci or vhost-user-test-device-pci
+    VhostUser,
+    /// A plain PCI function, by QEMU's vfio-user-pci
+    VfioUser,
+}
+
+/// A plain PCI function as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// PCI vendor.
+    pub vendor: u16,
+    /// PCI device.
+    pub device: u16,
+    /// Bytes of BAR1, a power of two, at least [`DATA_BAR_BYTES_MIN`].
+    pub data_bytes: u64,
+}
+
+impl Default for FunctionConfig {
+    fn default() -> Self {
+        let id = |id: u32| u16::try_from(id).unwrap_or(u16::MAX);
+        Self { vendor: id(PCI_VENDOR), device: id(PCI_DEVICE), data_bytes: DATA_BAR_BYTES_MIN }
+    }
+}
+
+fn pci_id(text: &str) -> Result<(u16, u16), String> {
+    let number = |text: &str| {
+        let plain = text.len() == 4 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u16::from_str_radix(text, 16).ok().filter(|id| plain && *id != 0xffff)
+    };
+    let both = text.split_once(':').and_then(|(vendor, device)| Some((number(vendor)?, number(device)?)));
+    both.ok_or_else(|| "two numbers of four hexadecimal digits are needed, e.g. 10de:2331".to_owned())
+}
+
+fn data_bytes(text: &str) -> Result<u64, String> {
+    let bytes = named::size(text)?;
+    if bytes.is_power_of_two() && (DATA_BAR_BYTES_MIN..=DATA_BAR_BYTES_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("a power of two from 16MiB to 64GiB is needed, e.g. 256MiB".to_owned())
+    }
 }
 
 /// What may also change while the daemon runs. Each is what [`named::apply`] takes under the same name.
@@ -187,6 +253,8 @@ pub enum Attachment {
     Descriptor(RawFd),
     /// Processes of this host connect to a socket at this path.
     Local(PathBuf),
+    /// QEMU connects to a socket at this path, and gets a plain PCI function.
+    Function(PathBuf, FunctionConfig),
 }
 
 /// What the daemon is to do.
@@ -225,6 +293,9 @@ pub enum ConfigError {
     /// Nowhere to attach to.
     #[error("one of --socket-path, --fd and --local-socket is needed")]
     NoAttachment,
+    /// A function was described for a front that has none.
+    #[error("--pci-id and --bar1-size are about the plain PCI function: use --front vfio-user")]
+    NoFunction,
     /// GPUs were chosen for a device that has none.
     #[error("--gpu chooses among real GPUs: leave it out, or use --executor cuda")]
     GpuOfSoft,
@@ -239,6 +310,9 @@ pub enum ConfigError {
     File(#[from] FileError),
 }
 
+/// Greatest BAR1 in bytes. Firmware has to find room for it among the guest's addresses.
+const DATA_BAR_BYTES_MAX: u64 = 64 << 30;
+
 /// Devices of the software executor, at most.
 const SOFT_DEVICES_MAX: i64 = 8;
 
@@ -252,13 +326,25 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let FrontArgs { front, pci_id, bar1_size } = args.front;
+        if front != FrontKind::VfioUser && (pci_id.is_some() || bar1_size.is_some()) {
+            return Err(ConfigError::NoFunction);
+        }
         let attachment = match args.attachment {
+            AttachmentArgs { socket_path: Some(path), .. } if front == FrontKind::VfioUser => {
+                let usual = FunctionConfig::default();
+                let (vendor, device) = pci_id.unwrap_or((usual.vendor, usual.device));
+                let data_bytes = bar1_size.unwrap_or(usual.data_bytes);
+                Attachment::Function(path, FunctionConfig { vendor, device, data_bytes })
+            }
             AttachmentArgs { socket_path: Some(path), .. } => Attachment::Socket(path),
             AttachmentArgs { fd: Some(fd), .. } => Attachment::Descriptor(fd),
             AttachmentArgs { local_socket: Some(path), .. } => Attachment::Local(path),
             AttachmentArgs { .. } => return Err(ConfigError::NoAttachment),
         };
-        if let Attachment::Socket(path) | Attachment::Local(path) = &attachment {
+        if let Attachment::Socket(path) | Attachment::Local(path) | Attachment::Function(path, _) =
+            &attachment
+        {
             let len = path.as_os_str().len();
             if len == 0 || len > SOCKET_PATH_MAX {
                 return Err(ConfigError::SocketPath(len));
@@ -332,7 +418,7 @@ pub fn asks_for_capabilities(mut args: impl Iterator<Item = std::ffi::OsString>)
 /// The capabilities, as one JSON object (docs/interop/vhost-user.rst of QEMU, back-end program conventions). The type is
 /// our own: a manager that looks for a display or a file system shall not take this for one.
 pub fn capabilities() -> String {
-    let carriers = r#"["vhost-user-fs-pci","vhost-user-test-device-pci"]"#;
+    let carriers = r#"["vhost-user-fs-pci","vhost-user-test-device-pci","vfio-user-pci"]"#;
     let (version, abi) = (env!("CARGO_PKG_VERSION"), pci_layout::ABI_VERSION);
     format!(r#"{{"type":"vgpu","features":[],"carriers":{carriers},"version":"{version}","abi":{abi}}}"#)
 }
@@ -425,6 +511,28 @@ mod tests {
         assert!(config("--fd 3 --socket-path /run/s").is_err());
         assert!(config("--local-socket /run/l --socket-path /run/s").is_err());
         assert_eq!(config("--local-socket /run/l").unwrap().attachment, Attachment::Local("/run/l".into()));
+    }
+
+    #[test]
+    fn a_function_is_described() {
+        let line = "--front vfio-user --socket-path /run/s";
+        let usual = FunctionConfig { vendor: 0x10de, device: 0x2331, data_bytes: 16 << 20 };
+        assert_eq!(config(line).unwrap().attachment, Attachment::Function("/run/s".into(), usual));
+        let other = config(&format!("{line} --pci-id 10DE:20b5 --bar1-size 256MiB")).unwrap().attachment;
+        let wanted = FunctionConfig { vendor: 0x10de, device: 0x20b5, data_bytes: 256 << 20 };
+        assert_eq!(other, Attachment::Function("/run/s".into(), wanted));
+        assert!(config("--socket-path /run/s --pci-id 10de:2331").unwrap_err().contains("--front vfio-user"));
+        for wrong in [
+            "--pci-id 10de",
+            "--pci-id 10de:+331",
+            "--pci-id ffff:2331",
+            "--bar1-size 8MiB",
+            "--bar1-size 24MiB",
+        ] {
+            assert!(config(&format!("{line} {wrong}")).is_err(), "{wrong}");
+        }
+        assert!(config("--front vfio-user --fd 3").is_err());
+        assert!(config("--front vfio-user --local-socket /run/s").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::socket::Listener;
 
 /// How long a new connection waits for the last one's workers to be reaped. A VM that is restarted connects while its
 /// former life is being cleaned up; a second VM at the same socket never gets its turn and is refused.
-const TURN: Duration = Duration::from_secs(5);
+pub(crate) const TURN: Duration = Duration::from_secs(5);
 
 /// Asks the daemon to end, from any thread.
 pub struct Stop {
@@ -167,7 +167,7 @@ fn start(
 }
 
 /// Reports the end of a connection's thread, also if it panics.
-struct Ended(Arc<EventFd>);
+pub(crate) struct Ended(pub(crate) Arc<EventFd>);
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -85,7 +85,7 @@ impl Joint {
         });
         let front = match config.attachment {
             Attachment::Local(_) => Front::Sockets,
-            Attachment::Socket(_) | Attachment::Descriptor(_) => Front::Queues,
+            Attachment::Socket(_) | Attachment::Descriptor(_) | Attachment::Function(..) => Front::Queues,
         };
         let device_config = DeviceConfig {
             front,
@@ -152,6 +152,7 @@ impl Joint {
             attachment: match &config.attachment {
                 Attachment::Socket(path) => format!("QEMU on {}", path.display()),
                 Attachment::Descriptor(fd) => format!("QEMU on descriptor {fd}"),
+                Attachment::Function(path, _) => format!("QEMU (vfio-user) on {}", path.display()),
                 Attachment::Local(path) => format!("processes of this host on {}", path.display()),
             },
             started: Instant::now(),

@@ -4,8 +4,9 @@
 //! ([`mediator`]: sessions, workers) and a front. It holds no policy and knows no CUDA; what a request means is the
 //! device's business, who may have the GPU the mediator's.
 //!
-//! Two fronts. Behind QEMU ([`connection`], [`front`]): virtqueues over vhost-user, guest memory by the memory table.
-//! Without a VM ([`local`]): a packet socket, memory by memfd. A daemon has one of them, and serves one VM.
+//! Three fronts. Behind QEMU ([`connection`], [`front`]): virtqueues over vhost-user, guest memory by the memory table. Behind QEMU as a
+//! plain PCI function ([`vfio_user`], [`front`]): the same queues, placed by registers, guest memory by DMA_MAP. Without a VM ([`local`]):
+//! a packet socket, memory by memfd. A daemon has one of them, and serves one VM.
 //!
 //! Invariants
 //! - The daemon outlives what it serves. A guest, a process or QEMU may do anything: at worst its request is refused, its
@@ -19,7 +20,9 @@
 //! |---|---|
 //! | main | accepts connections |
 //! | vhost-user | one per connection: vhost-user messages |
+//! | vfio-user | one per connection: vfio-user messages |
 //! | queues | one per connection: kicks and control requests |
+//! | function | one per vfio-user connection: resets, and what the mailbox asks for |
 //! | local | one per local process: its requests |
 //! | watch | signals and the heartbeat |
 //! | control | vgpuctl's connections: one that takes them, and one for each |
@@ -60,4 +63,5 @@ pub mod program;
 mod report;
 pub mod socket;
 pub mod totals;
+pub mod vfio_user;
 pub mod watch;

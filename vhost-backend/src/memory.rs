@@ -90,6 +90,27 @@ impl VmMemory {
         self.install(regions)
     }
 
+    /// Adds `len` bytes of a file, from `offset` on, as memory at `gpa`.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    pub fn add_at(&self, gpa: u64, len: u64, offset: u64, file: File) -> io::Result<()> {
+        // Nobody names these regions by another address.
+        self.add(&VhostUserMemoryRegion::new(gpa, len, gpa, offset), file)
+    }
+
+    /// Takes out every region that lies whole in `len` bytes from `gpa` on.
+    ///
+    /// # Errors
+    /// What is left cannot be used.
+    pub fn remove_within(&self, gpa: u64, len: u64) -> io::Result<()> {
+        let end = gpa.saturating_add(len);
+        let mut regions = self.regions().clone();
+        let before = regions.len();
+        regions.retain(|region| region.gpa < gpa || region.gpa.saturating_add(region.len) > end);
+        if regions.len() == before { Ok(()) } else { self.install(regions) }
+    }
+
     /// The guest-physical address behind one of QEMU's own addresses, in which it names the queues.
     pub fn gpa_of_user_addr(&self, user_addr: u64) -> Option<u64> {
         self.regions().iter().find_map(|region| {

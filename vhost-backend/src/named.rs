@@ -101,7 +101,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size in bytes: a number, alone or with KiB, MiB, GiB or TiB (the "iB" may be left out).
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim_start().trim_end_matches("iB") {

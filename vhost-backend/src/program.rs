@@ -13,12 +13,13 @@ use mediator::worker::Role;
 use rustix::fs::Mode;
 use rustix::net::SocketType;
 
-use crate::args::{self, Args, Attachment, Config};
+use crate::args::{self, Args, Attachment, Config, FunctionConfig};
 use crate::control;
 use crate::daemon::{self, Stop};
 use crate::join::Joint;
 use crate::local;
 use crate::socket::Listener;
+use crate::vfio_user;
 use crate::watch;
 
 /// How long guests have to close their sessions when the daemon is asked to end. A busy guest on a busy host takes its time, and one
@@ -89,6 +90,7 @@ enum Endpoint {
     Connection(UnixStream),
     Socket(Listener),
     Local(Listener),
+    Function(Listener, FunctionConfig),
 }
 
 impl Endpoint {
@@ -97,6 +99,9 @@ impl Endpoint {
             Attachment::Descriptor(fd) => Self::Connection(inherited_socket(*fd)?),
             Attachment::Socket(path) => Self::Socket(Listener::bind(path, SocketType::STREAM, mode)?),
             Attachment::Local(path) => Self::Local(Listener::bind(path, SocketType::SEQPACKET, mode)?),
+            Attachment::Function(path, config) => {
+                Self::Function(Listener::bind(path, SocketType::STREAM, mode)?, *config)
+            }
         })
     }
 }
@@ -151,6 +156,11 @@ fn run(config: &Config) -> Result<()> {
         Endpoint::Socket(listener) => {
             log::info!("VM {vm}: waiting for QEMU on {}", listener.path().display());
             daemon::serve_listener(&listener, device, &stop).context("the socket has failed")
+        }
+        Endpoint::Function(listener, function) => {
+            let path = listener.path().display();
+            log::info!("VM {vm}: waiting for QEMU on {path}, which gets a plain PCI function (vfio-user)");
+            vfio_user::serve(&listener, device, &stop, &function).context("the socket has failed")
         }
         Endpoint::Local(listener) => {
             log::info!("VM {vm}: waiting for processes of this host on {}", listener.path().display());
