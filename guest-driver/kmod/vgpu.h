@@ -8,6 +8,7 @@
  * call: those pass through the rings between the process and its worker on the host.
  *
  *   vgpu_main.c     module, virtio driver, probe and remove, greeting (HELLO)
+ *   vgpu_pci.c      the plain PCI function, as a virtio device
  *   vgpu_claim.c    takes our device back from the virtiofs driver where that was first
  *   vgpu_queue.c    control requests and events
  *   vgpu_ioctl.c    /dev/vgpu: files and ioctls
@@ -329,5 +330,10 @@ int vgpu_device_ready(struct vgpu_device *dev);
 bool vgpu_is_ours(struct virtio_device *vdev);
 int vgpu_claim_start(struct virtio_driver *driver);
 void vgpu_claim_stop(void);
+
+/* ---- the plain PCI function ---- */
+
+int vgpu_functions_start(void);
+void vgpu_functions_stop(void);
 
 #endif /* _VGPU_H */

@@ -57,6 +57,22 @@ static inline int vgpu_find_two_queues(struct virtio_device *vdev, struct virtqu
 #endif
 }
 
+/* The same from the other side: what a transport's find_vqs() is given. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+#define VGPU_FIND_VQS_PARAMETERS                                                                       \
+	struct virtio_device *vdev, unsigned int nvqs, struct virtqueue *vqs[],                        \
+		vq_callback_t *callbacks[], const char *const names[], const bool *ctx,                \
+		struct irq_affinity *desc
+#define VGPU_FIND_VQS_CALLBACK(i) (callbacks[i])
+#define VGPU_FIND_VQS_NAME(i) (names[i])
+#else
+#define VGPU_FIND_VQS_PARAMETERS                                                                       \
+	struct virtio_device *vdev, unsigned int nvqs, struct virtqueue *vqs[],                        \
+		struct virtqueue_info vqs_info[], struct irq_affinity *desc
+#define VGPU_FIND_VQS_CALLBACK(i) (vqs_info[i].callback)
+#define VGPU_FIND_VQS_NAME(i) (vqs_info[i].name)
+#endif
+
 /*
  * 6.2: a long-term pin without FOLL_WRITE of a private mapping sees later writes of the process. Before,
  * the write intent had to be forced so that the process owned the page.

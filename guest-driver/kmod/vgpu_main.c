@@ -383,13 +383,22 @@ static int __init vgpu_init(void)
 		vgpu_virtio_driver.driver.shutdown = vgpu_shutdown;
 	err = vgpu_claim_start(&vgpu_virtio_driver);
 	if (err)
-		unregister_virtio_driver(&vgpu_virtio_driver);
+		goto unregister;
+	err = vgpu_functions_start();
+	if (err)
+		goto unclaim;
+	return 0;
+unclaim:
+	vgpu_claim_stop();
+unregister:
+	unregister_virtio_driver(&vgpu_virtio_driver);
 	return err;
 }
 module_init(vgpu_init);
 
 static void __exit vgpu_exit(void)
 {
+	vgpu_functions_stop();
 	vgpu_claim_stop();
 	unregister_virtio_driver(&vgpu_virtio_driver);
 	vgpu_check_uncharged();
