@@ -31,6 +31,8 @@ pub struct Daemon {
 pub enum Listen {
     /// For QEMU.
     VhostUser,
+    /// For QEMU, which gets a plain PCI function.
+    VfioUser,
     /// For processes of this host.
     Local,
 }
@@ -68,15 +70,17 @@ impl Daemon {
         filter: &str,
     ) -> Result<Self> {
         let flag = match listen {
-            Listen::VhostUser => "--socket-path",
+            Listen::VhostUser | Listen::VfioUser => "--socket-path",
             Listen::Local => "--local-socket",
         };
         let mut command = Command::new(program);
         // Tests run beside one another, and so do their daemons: only those that say where share anything.
         let alone = (!arguments.contains(&"--state-dir")).then_some("--alone");
+        let front = (listen == Listen::VfioUser).then_some(["--front", "vfio-user"]);
         command
             .args(arguments)
             .args(alone)
+            .args(front.iter().flatten())
             .arg(flag)
             .arg(socket)
             .stdin(Stdio::null())

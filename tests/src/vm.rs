@@ -31,11 +31,13 @@ pub enum Attach {
     Fs,
     /// `vhost-user-test-device-pci`, QEMU 11 or newer.
     Generic,
+    /// `vfio-user-pci`, QEMU 10.1 or newer, and the daemon's vfio-user front.
+    Function,
 }
 
 impl Attach {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Fs, Self::Generic];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Fs, Self::Generic, Self::Function];
 
     /// The QEMU that can do it.
     #[must_use]
@@ -43,6 +45,16 @@ impl Attach {
         match self {
             Attach::Fs => Want::Any,
             Attach::Generic => Want::GenericVhostUser,
+            Attach::Function => Want::VfioUser,
+        }
+    }
+
+    /// What a daemon has to be told for it.
+    #[must_use]
+    pub fn listen(self) -> Listen {
+        match self {
+            Attach::Fs | Attach::Generic => Listen::VhostUser,
+            Attach::Function => Listen::VfioUser,
         }
     }
 
@@ -52,6 +64,7 @@ impl Attach {
         match self {
             Attach::Fs => Attachment::fs(daemon.socket()),
             Attach::Generic => Attachment::generic(daemon.socket()),
+            Attach::Function => Attachment::function(daemon.socket()),
         }
     }
 }
@@ -84,7 +97,15 @@ impl Stack {
     /// # Errors
     /// When it does not start.
     pub fn start_daemon(&self, arguments: &[&str]) -> Result<Daemon> {
-        Daemon::start(&self.daemon, Listen::VhostUser, &[&["--executor", "soft"], arguments].concat())
+        self.start_daemon_for(Attach::Fs, arguments)
+    }
+
+    /// A daemon for that device of QEMU's, with the software executor.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_daemon_for(&self, attach: Attach, arguments: &[&str]) -> Result<Daemon> {
+        Daemon::start(&self.daemon, attach.listen(), &[&["--executor", "soft"], arguments].concat())
     }
 
     /// A daemon for processes of this host, with the software executor, and how they are run.
@@ -144,7 +165,7 @@ impl Stack {
     /// # Errors
     /// When either does not start.
     pub fn boot(&self, series: Series, attach: Attach) -> Result<Vm> {
-        let daemon = self.start_daemon(&[])?;
+        let daemon = self.start_daemon_for(attach, &[])?;
         let guest = self.guest(series, attach, &daemon)?.start()?;
         Ok(Vm { guest, daemon })
     }

@@ -34,7 +34,8 @@ pub(crate) struct Vm {
         value_enum,
         default_value = "none",
         requires_if("fs", "socket"),
-        requires_if("generic", "socket")
+        requires_if("generic", "socket"),
+        requires_if("vfio-user", "socket")
     )]
     attach: Attach,
 
@@ -91,6 +92,8 @@ enum Attach {
     Fs,
     /// As the generic vhost-user device
     Generic,
+    /// As a plain PCI function, from a daemon with --front vfio-user
+    VfioUser,
 }
 
 impl Vm {
@@ -138,8 +141,11 @@ impl Vm {
             (Attach::None, None) => {}
             (Attach::Fs, Some(socket)) => boot = boot.attach(Attachment::fs(socket)),
             (Attach::Generic, Some(socket)) => boot = boot.attach(Attachment::generic(socket)),
-            (Attach::None, Some(_)) => anyhow::bail!("--socket needs --attach fs or --attach generic"),
-            (Attach::Fs | Attach::Generic, None) => {
+            (Attach::VfioUser, Some(socket)) => boot = boot.attach(Attachment::function(socket)),
+            (Attach::None, Some(_)) => {
+                anyhow::bail!("--socket needs --attach fs, --attach generic or --attach vfio-user")
+            }
+            (Attach::Fs | Attach::Generic | Attach::VfioUser, None) => {
                 anyhow::bail!("--attach needs --socket: where the back end listens")
             }
         }

@@ -16,7 +16,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use line::shell_line;
-pub use machine::{Attachment, Chipset, Console, Machine};
+pub use machine::{Attachment, Chipset, Console, Machine, function};
 pub use process::Process;
 pub use qmp::Qmp;
 
@@ -24,7 +24,9 @@ use crate::packages::{Apt, Extent};
 
 /// The generic vhost-user device: takes its virtio id and its number of queues as properties.
 pub const GENERIC_DEVICE: &str = "vhost-user-test-device-pci";
-/// The suite whose QEMU has [`GENERIC_DEVICE`].
+/// The device that is a plain PCI function of ours.
+pub const FUNCTION_DEVICE: &str = "vfio-user-pci";
+/// The suite whose QEMU has [`GENERIC_DEVICE`] and [`FUNCTION_DEVICE`].
 const NEWER_SUITE: &str = "trixie-backports";
 /// The oldest version that the project supports.
 const OLDEST: Version = Version(7, 2, 0);
@@ -50,8 +52,21 @@ pub enum Want {
     Any,
     /// One with the generic vhost-user device.
     GenericVhostUser,
+    /// One with the plain PCI function.
+    VfioUser,
     /// This program, which must be of a supported version.
     Program(PathBuf),
+}
+
+impl Want {
+    /// The device that it must have.
+    fn device(&self) -> Option<&'static str> {
+        match self {
+            Want::GenericVhostUser => Some(GENERIC_DEVICE),
+            Want::VfioUser => Some(FUNCTION_DEVICE),
+            Want::Any | Want::Program(_) => None,
+        }
+    }
 }
 
 /// A QEMU that starts.
@@ -76,14 +91,14 @@ impl Qemu {
                 Some(qemu) => qemu,
                 None => Self::unpacked(&Apt::running_suite()?)?,
             },
-            Want::GenericVhostUser => match Self::system() {
-                Some(qemu) if qemu.has_device(GENERIC_DEVICE) => qemu,
+            Want::GenericVhostUser | Want::VfioUser => match Self::system() {
+                Some(qemu) if want.device().is_none_or(|device| qemu.has_device(device)) => qemu,
                 _ => Self::unpacked(NEWER_SUITE)?,
             },
         };
         ensure!(found.version >= OLDEST, "QEMU {} is older than {OLDEST}", found.version);
-        if *want == Want::GenericVhostUser && !found.has_device(GENERIC_DEVICE) {
-            bail!("QEMU {} has no device {GENERIC_DEVICE}", found.version);
+        if let Some(device) = want.device().filter(|device| !found.has_device(device)) {
+            bail!("QEMU {} has no device {device}", found.version);
         }
         Ok(found)
     }

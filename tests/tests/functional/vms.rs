@@ -20,6 +20,10 @@ fn every_check(series: Series, attach: Attach) {
     let place = Place::Vm(Box::new(stack().boot(series, attach).unwrap_or_else(|e| panic!("{e:?}"))));
     let mut failures = Vec::new();
     for (name, check) in CHECKS.iter().chain(VM_CHECKS) {
+        // QEMU tells a function of ours nothing of a pause.
+        if attach == Attach::Function && *name == "paused_without_rest" {
+            continue;
+        }
         let begin = Instant::now();
         let outcome = check(&place);
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
@@ -61,6 +65,11 @@ fn linux_6_1_behind_the_file_system_device() {
 #[test]
 fn linux_6_12_behind_the_generic_device() {
     every_check(Series::V6_12, Attach::Generic);
+}
+
+#[test]
+fn linux_6_12_behind_the_plain_function() {
+    every_check(Series::V6_12, Attach::Function);
 }
 
 /// The VM is stopped in the midst of kernels and goes on: results are right.

@@ -22,19 +22,25 @@ enum End {
 }
 
 /// Takes the device out of the VM, and its chardev.
-fn unplug(guest: &Guest) -> Result<()> {
+fn unplug(guest: &Guest, attach: Attach) -> Result<()> {
     guest.qmp("device_del", json!({"id": "vgpu0"}))?;
     guest
         .process()
         .qmp()?
         .wait_event("DEVICE_DELETED", Duration::from_secs(90))
         .context("the guest gives the device away")?;
-    guest.qmp("chardev-remove", json!({"id": "vgpu0-socket"}))?;
+    if attach != Attach::Function {
+        guest.qmp("chardev-remove", json!({"id": "vgpu0-socket"}))?;
+    }
     Ok(())
 }
 
 /// Puts a device on a new chardev into the VM.
 fn plug(guest: &Guest, attach: Attach, place: &Place) -> Result<()> {
+    if attach == Attach::Function {
+        let device = harness::qemu::function(&place.socket(), 0, Some("port0".to_owned()));
+        return guest.qmp("device_add", device).map(drop);
+    }
     let address = json!({"type": "unix", "data": {"path": place.socket()}});
     let backend = json!({"type": "socket", "data": {"addr": address, "server": false}});
     guest.qmp("chardev-add", json!({"id": "vgpu0-socket", "backend": backend}))?;
@@ -43,8 +49,10 @@ fn plug(guest: &Guest, attach: Attach, place: &Place) -> Result<()> {
         Attach::Fs => {
             json!({"driver": "vhost-user-fs-pci", "tag": "VGPUSTUB", "num-request-queues": 1, "queue-size": 1024})
         }
-        Attach::Generic => json!({"driver": "vhost-user-test-device-pci", "virtio-id": 21, "num_vqs": 2,
-            "vq_size": 256, "config_size": 256}),
+        Attach::Generic | Attach::Function => {
+            json!({"driver": "vhost-user-test-device-pci", "virtio-id": 21, "num_vqs": 2,
+            "vq_size": 256, "config_size": 256})
+        }
     };
     if let (Some(device), Some(properties)) = (device.as_object_mut(), properties.as_object()) {
         device.extend(properties.clone());
@@ -67,7 +75,7 @@ fn begins_in_vain(attach: Attach, guest: &Guest) -> Result<()> {
 }
 
 fn comes_back(attach: Attach, work: &str, end: End) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let Vm { guest, daemon } = scene::start(attach, &place)?;
     let left = Left::begin(&guest, work)?;
     let workers = daemon.children();
@@ -86,7 +94,7 @@ fn comes_back(attach: Attach, work: &str, end: End) -> Result<()> {
         begins_in_vain(attach, &guest)?;
     }
     let begin = Instant::now();
-    unplug(&guest)?;
+    unplug(&guest, attach)?;
     note(attach, &format!("{end:?}: unplugged in {:.1} s", begin.elapsed().as_secs_f32()));
     guest.run("dmesg -c >/dev/null").check()?;
     let daemon = place.daemon()?;
@@ -139,13 +147,13 @@ fn killed_while_a_thread_sleeps_generic() {
 
 /// The driver is loaded anew, or the guest boots again, when the daemon was killed and another one listens in its place.
 fn looks_for_the_device(attach: Attach, looks: impl FnOnce(&mut Guest) -> Result<()>) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let Vm { mut guest, daemon } = scene::start(attach, &place)?;
     daemon.kill()?;
     let daemon = place.daemon()?;
     let looked = looks(&mut guest);
     match attach {
-        Attach::Fs => {
+        Attach::Fs | Attach::Function => {
             looked?;
             scene::within(Duration::from_secs(40), "the driver says that nobody answers", || {
                 let messages = guest.run("dmesg").check()?.text();
@@ -154,7 +162,7 @@ fn looks_for_the_device(attach: Attach, looks: impl FnOnce(&mut Guest) -> Result
             ensure!(!daemon.log().iter().any(|line| line.contains("has connected")), "QEMU has reconnected");
             let refused = guest.exec(["/opt/vgpu/lifecycle", "small"]).output()?.to_string();
             ensure!(refused.contains("CUDA_ERROR_SYSTEM_NOT_READY"), "{refused}");
-            unplug(&guest)?;
+            unplug(&guest, attach)?;
             guest.run("dmesg -c >/dev/null").check()?;
             plug(&guest, attach, &place)?;
             scene::ready(&guest)?;
@@ -201,7 +209,7 @@ fn a_boot_that_finds_no_daemon_aborts_qemu_generic() {
 }
 
 fn switches_off(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let Vm { guest, daemon } = scene::start(attach, &place)?;
     daemon.kill()?;
     guest.shutdown()

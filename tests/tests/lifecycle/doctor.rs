@@ -35,7 +35,7 @@ fn failing(attach: Attach, guest: &Guest, name: &str) -> Result<(String, String)
 }
 
 fn finds_what_is_wrong(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let daemon = place.daemon()?;
     let boot = scene::boot(attach, &daemon)?.program(PROGRAM, &artifacts::smi(Profile::Dev)?);
     let vm = Vm { guest: boot.start()?, daemon };

@@ -41,7 +41,7 @@ fn shown(names: &[String]) -> String {
 }
 
 fn story(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let daemon = place.daemon()?;
     let guest = scene::boot(attach, &daemon)?.start()?;
     let mut vm = Vm { guest, daemon };

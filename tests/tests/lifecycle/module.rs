@@ -8,7 +8,7 @@ use whole_stack::vm::Attach;
 use crate::scene::{self, Left, Place, note};
 
 fn unloads_when_unused(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let vm = scene::start(attach, &place)?;
     let guest = &vm.guest;
     let left = Left::begin(guest, "busy")?;

@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Pauses the VM several times while `work` is under way, and looks at its own verdict.
 fn survives_pauses(attach: Attach, work: &str, times: u32, verdict: &str) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let vm = scene::start(attach, &place)?;
     let left = Left::begin(&vm.guest, work)?;
     for _ in 0..times {
@@ -58,7 +58,7 @@ fn copies_outlive_pauses_generic() {
 /// Work that does not come to rest while the VM is stopped could write to memory that a stopped VM must not see change. Its
 /// session ends with an error; QEMU waits meanwhile.
 fn endless_work_ends(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let vm = scene::start(attach, &place)?;
     let left = Left::begin(&vm.guest, "wait")?;
     let begin = Instant::now();

@@ -27,7 +27,7 @@ fn reset(guest: &Guest, how: Reset) -> Result<()> {
 }
 
 fn nothing_is_overwritten(attach: Attach, work: &str, how: Reset) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let mut vm = scene::start(attach, &place)?;
     Left::begin(&vm.guest, work)?;
     let opened = vm.daemon.wait_for_log("opened: guest process", 0)?;

@@ -30,11 +30,18 @@ pub fn stack() -> &'static Stack {
 /// A place for a socket that outlives daemons.
 pub struct Place {
     folder: tempfile::TempDir,
+    listen: Listen,
 }
 
 impl Place {
+    /// For daemons that serve that device of QEMU's.
+    pub fn of(attach: Attach) -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()?, listen: attach.listen() })
+    }
+
+    /// For daemons of the vhost-user front.
     pub fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()? })
+        Self::of(Attach::Fs)
     }
 
     /// The socket.
@@ -52,13 +59,7 @@ impl Place {
     /// Starts a daemon here that may end at once.
     pub fn begin_daemon(&self) -> Result<Daemon> {
         let filter = "info,vhost_backend=debug,virtio_queue=off";
-        Daemon::start_logging(
-            &stack().daemon,
-            Listen::VhostUser,
-            &self.socket(),
-            &["--executor", "soft"],
-            filter,
-        )
+        Daemon::start_logging(&stack().daemon, self.listen, &self.socket(), &["--executor", "soft"], filter)
     }
 }
 

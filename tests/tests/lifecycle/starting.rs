@@ -18,6 +18,7 @@ fn attachment(attach: Attach, socket: &Path) -> Attachment {
     match attach {
         Attach::Fs => Attachment::fs(socket),
         Attach::Generic => Attachment::generic(socket),
+        Attach::Function => Attachment::function(socket),
     }
 }
 
@@ -64,7 +65,7 @@ fn tried(guest: &Guest, words: &str) -> Result<String> {
 }
 
 fn needs_a_daemon(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let path = place.socket().display().to_string();
     let said = refusal(guest(attach, &place)?)?;
     ensure!(said.contains(&path) && said.contains("No such file or directory"), "{said}");
@@ -104,7 +105,7 @@ fn a_chardev_that_reconnects_is_refused() {
 }
 
 fn says_what_memory_must_be(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let daemon = place.daemon()?;
     // It stays until the daemon has had its say.
     let guest = guest(attach, &place)?.machine(|machine| machine.shared_memory = false).start()?;
@@ -128,7 +129,7 @@ fn memory_that_is_not_shared_is_named_generic() {
 }
 
 fn one_vm_only(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let vm = scene::start(attach, &place)?;
     let said = refusal(guest(attach, &place)?)?;
     ensure!(said.contains("vhost_backend_init failed"), "{said}");

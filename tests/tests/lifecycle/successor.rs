@@ -12,7 +12,7 @@ enum End {
 }
 
 fn another_vm_is_served(attach: Attach) -> Result<()> {
-    let place = Place::new()?;
+    let place = Place::of(attach)?;
     let mut daemon = place.daemon()?;
     for end in [End::PowerOff, End::Killed] {
         let guest = scene::boot(attach, &daemon)?.start()?;

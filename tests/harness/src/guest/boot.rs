@@ -158,9 +158,12 @@ impl Boot {
     }
 
     fn prepare(mut self, console: Console) -> Result<(Qemu, Machine, tempfile::NamedTempFile)> {
-        let generic =
-            self.attachments.iter().any(|attachment| matches!(attachment, Attachment::Generic { .. }));
-        let want = self.qemu.take().unwrap_or(if generic { Want::GenericVhostUser } else { Want::Any });
+        let needed = self.attachments.iter().find_map(|attachment| match attachment {
+            Attachment::Generic { .. } => Some(Want::GenericVhostUser),
+            Attachment::Function { .. } => Some(Want::VfioUser),
+            Attachment::Fs { .. } => None,
+        });
+        let want = self.qemu.take().or(needed).unwrap_or(Want::Any);
         let qemu = Qemu::find(&want)?;
         for attachment in &self.attachments {
             let device = attachment.device();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{GENERIC_DEVICE, Process, Qemu};
+use super::{FUNCTION_DEVICE, GENERIC_DEVICE, Process, Qemu};
 
 /// Which mainboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,11 @@ pub enum Attachment {
         /// Bytes of config space; QEMU aborts above 256.
         config_size: u16,
     },
+    /// `vfio-user-pci`: a plain PCI function.
+    Function {
+        /// The back end's socket.
+        socket: PathBuf,
+    },
 }
 
 impl Attachment {
@@ -60,16 +65,23 @@ impl Attachment {
         }
     }
 
+    /// The plain PCI function.
+    #[must_use]
+    pub fn function(socket: &Path) -> Self {
+        Self::Function { socket: socket.to_owned() }
+    }
+
     /// The name of QEMU's device for it.
     #[must_use]
     pub fn device(&self) -> &'static str {
         match self {
             Self::Fs { .. } => "vhost-user-fs-pci",
             Self::Generic { .. } => GENERIC_DEVICE,
+            Self::Function { .. } => FUNCTION_DEVICE,
         }
     }
 
-    fn arguments(&self, index: usize, bus: Option<String>) -> [String; 4] {
+    fn arguments(&self, index: usize, bus: Option<String>) -> Vec<String> {
         let chardev = format!("vgpu{index}-socket");
         let (socket, properties) = match self {
             Self::Fs { socket, tag } => (socket, format!("tag={tag},num-request-queues=1,queue-size=1024")),
@@ -79,15 +91,29 @@ impl Attachment {
                     "virtio-id={virtio_id},num_vqs={queues},vq_size={queue_size},config_size={config_size}"
                 ),
             ),
+            Self::Function { socket } => {
+                return vec!["-device".to_owned(), function(socket, index, bus).to_string()];
+            }
         };
         let bus = bus.map_or(String::new(), |bus| format!(",bus={bus}"));
-        [
+        vec![
             "-chardev".to_owned(),
             format!("socket,id={chardev},path={}", socket.display()),
             "-device".to_owned(),
             format!("{},id=vgpu{index},chardev={chardev},{properties}{bus}", self.device()),
         ]
     }
+}
+
+/// The plain PCI function as QEMU takes it, in an argument and by its monitor. Its socket can be named in JSON only.
+#[must_use]
+pub fn function(socket: &Path, index: usize, bus: Option<String>) -> serde_json::Value {
+    let address = serde_json::json!({"type": "unix", "path": socket});
+    let mut device = serde_json::json!({"driver": FUNCTION_DEVICE, "id": format!("vgpu{index}"), "rombar": 0, "socket": address});
+    if let (Some(bus), Some(properties)) = (bus, device.as_object_mut()) {
+        properties.insert("bus".to_owned(), bus.into());
+    }
+    device
 }
 
 /// Where the guest's serial console goes.
