@@ -116,6 +116,11 @@ fn terminated_while_calls_are_made_generic() {
 }
 
 #[test]
+fn terminated_while_calls_are_made_function() {
+    comes_back(Attach::Function, "busy", End::Terminated).unwrap();
+}
+
+#[test]
 fn killed_while_calls_are_made_fs() {
     comes_back(Attach::Fs, "busy", End::Killed).unwrap();
 }
@@ -123,6 +128,11 @@ fn killed_while_calls_are_made_fs() {
 #[test]
 fn killed_while_calls_are_made_generic() {
     comes_back(Attach::Generic, "busy", End::Killed).unwrap();
+}
+
+#[test]
+fn killed_while_calls_are_made_function() {
+    comes_back(Attach::Function, "busy", End::Killed).unwrap();
 }
 
 #[test]
@@ -136,6 +146,11 @@ fn terminated_while_a_thread_sleeps_generic() {
 }
 
 #[test]
+fn terminated_while_a_thread_sleeps_function() {
+    comes_back(Attach::Function, "wait", End::Terminated).unwrap();
+}
+
+#[test]
 fn killed_while_a_thread_sleeps_fs() {
     comes_back(Attach::Fs, "wait", End::Killed).unwrap();
 }
@@ -143,6 +158,11 @@ fn killed_while_a_thread_sleeps_fs() {
 #[test]
 fn killed_while_a_thread_sleeps_generic() {
     comes_back(Attach::Generic, "wait", End::Killed).unwrap();
+}
+
+#[test]
+fn killed_while_a_thread_sleeps_function() {
+    comes_back(Attach::Function, "wait", End::Killed).unwrap();
 }
 
 /// The driver is loaded anew, or the guest boots again, when the daemon was killed and another one listens in its place.
@@ -223,4 +243,9 @@ fn a_guest_without_its_daemon_switches_off_fs() {
 #[test]
 fn a_guest_without_its_daemon_switches_off_generic() {
     switches_off(Attach::Generic).unwrap();
+}
+
+#[test]
+fn a_guest_without_its_daemon_switches_off_function() {
+    switches_off(Attach::Function).unwrap();
 }

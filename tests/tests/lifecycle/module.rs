@@ -43,3 +43,8 @@ fn the_module_can_be_reloaded_fs() {
 fn the_module_can_be_reloaded_generic() {
     unloads_when_unused(Attach::Generic).unwrap();
 }
+
+#[test]
+fn the_module_can_be_reloaded_function() {
+    unloads_when_unused(Attach::Function).unwrap();
+}

@@ -73,6 +73,11 @@ fn reset_in_mid_copy_generic() {
 }
 
 #[test]
+fn reset_in_mid_copy_function() {
+    nothing_is_overwritten(Attach::Function, "copies", Reset::Monitor).unwrap();
+}
+
+#[test]
 fn reset_in_mid_kernel_fs() {
     nothing_is_overwritten(Attach::Fs, "endless", Reset::Monitor).unwrap();
 }
@@ -80,6 +85,11 @@ fn reset_in_mid_kernel_fs() {
 #[test]
 fn reset_in_mid_kernel_generic() {
     nothing_is_overwritten(Attach::Generic, "endless", Reset::Monitor).unwrap();
+}
+
+#[test]
+fn reset_in_mid_kernel_function() {
+    nothing_is_overwritten(Attach::Function, "endless", Reset::Monitor).unwrap();
 }
 
 #[test]
@@ -93,6 +103,11 @@ fn panic_in_mid_copy_generic() {
 }
 
 #[test]
+fn panic_in_mid_copy_function() {
+    nothing_is_overwritten(Attach::Function, "copies", Reset::Panic).unwrap();
+}
+
+#[test]
 fn panic_in_mid_kernel_fs() {
     nothing_is_overwritten(Attach::Fs, "endless", Reset::Panic).unwrap();
 }
@@ -100,4 +115,9 @@ fn panic_in_mid_kernel_fs() {
 #[test]
 fn panic_in_mid_kernel_generic() {
     nothing_is_overwritten(Attach::Generic, "endless", Reset::Panic).unwrap();
+}
+
+#[test]
+fn panic_in_mid_kernel_function() {
+    nothing_is_overwritten(Attach::Function, "endless", Reset::Panic).unwrap();
 }

@@ -50,3 +50,8 @@ fn vms_come_one_after_the_other_fs() {
 fn vms_come_one_after_the_other_generic() {
     another_vm_is_served(Attach::Generic).unwrap();
 }
+
+#[test]
+fn vms_come_one_after_the_other_function() {
+    another_vm_is_served(Attach::Function).unwrap();
+}
