@@ -13,7 +13,6 @@ use vgpu_device::mailbox::Written;
 use vgpu_device::{Device, Mailbox, SessionId};
 use vhost_user_backend::VringT;
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::data::DataWindow;
@@ -237,14 +236,8 @@ impl Function {
             limited!(RESETS, info, "the VM has reset the device: its sessions end");
         }
         self.mailbox.reset();
-        for (index, ring) in self.rings().enumerate() {
-            ring.set_enabled(false);
-            ring.set_queue_ready(false);
-            let quiet = self.front.follow(index).and_then(|()| self.front.set_kick(index, None));
-            if let Err(error) = quiet {
-                log::error!("ring {index} cannot be stopped: {error}");
-            }
-            ring.get_mut().get_queue_mut().reset();
+        if let Err(error) = self.front.halt() {
+            log::error!("the rings cannot be taken from the guest: {error}");
         }
         self.front.reset();
     }

@@ -109,7 +109,7 @@ impl Attachment {
 #[must_use]
 pub fn function(socket: &Path, index: usize, bus: Option<String>) -> serde_json::Value {
     let address = serde_json::json!({"type": "unix", "path": socket});
-    let mut device = serde_json::json!({"driver": FUNCTION_DEVICE, "id": format!("vgpu{index}"), "rombar": 0, "socket": address});
+    let mut device = serde_json::json!({"driver": FUNCTION_DEVICE, "id": format!("vgpu{index}"), "rombar": 0, "x-msg-timeout": 60000, "socket": address});
     if let (Some(bus), Some(properties)) = (bus, device.as_object_mut()) {
         properties.insert("bus".to_owned(), bus.into());
     }
