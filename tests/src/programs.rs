@@ -137,7 +137,9 @@ fn compile(programs: &Programs, source: &Path, includes: &[PathBuf], libcuda: &P
         .arg(programs.path(&name))
         .arg(source)
         .arg("-I")
-        .arg(&programs.folder);
+        .arg(&programs.folder)
+        .arg("-I")
+        .arg(repository().join("pci-layout/include"));
     for include in includes {
         // System headers: NVIDIA's are not ours to warn about.
         gcc.arg("-isystem").arg(include);

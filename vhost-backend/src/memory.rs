@@ -124,8 +124,13 @@ impl VmMemory {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many memory regions"));
         }
         regions.sort_by_key(|region| region.gpa);
-        let mapped = regions.iter().map(|region| region.mapped.clone()).collect();
-        let mapped = Mapped::from_arc_regions(mapped).map_err(io::Error::other)?;
+        let mapped: Vec<_> = regions.iter().map(|region| region.mapped.clone()).collect();
+        // The crate takes a table without regions for a mistake.
+        let mapped = if mapped.is_empty() {
+            Mapped::new()
+        } else {
+            Mapped::from_arc_regions(mapped).map_err(io::Error::other)?
+        };
         for region in &regions {
             log::debug!(
                 "memory region: guest {:#x}, length {:#x}, offset {:#x} in its file",

@@ -11,8 +11,8 @@
 //! device, which the function's own thread (`function`) does. Only DEVICE_RESET, which QEMU sends when no vCPU runs, waits until all of
 //! the VM's workers are reaped.
 //!
-//! The crate `vfio_user` is the server. It takes the connection itself and shows neither it nor its end, so a daemon that ends leaves the
-//! connection to the kernel to close. It panics at messages that make no sense, which is caught: that connection ends.
+//! The crate `vfio_user` is the server. It takes the connection itself and does not show it: a daemon that is asked to end looks for it
+//! among its descriptors ([`end_connection`]). It panics at messages that make no sense, which is caught: that connection ends.
 
 mod backend;
 mod config_space;
@@ -21,7 +21,8 @@ mod function;
 mod queues;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, SocketAddrUnix, getpeername, getsockname, shutdown};
 use vfio_user::Server;
 use vgpu_device::Device;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -45,8 +47,7 @@ use function::Function;
 /// How often it is looked whether a connection was taken.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Serves the connections that come to `listener`, one at a time, until [`Stop`] is asked. A connection that is open then stays so until
-/// the process ends.
+/// Serves the connections that come to `listener`, one at a time, until [`Stop`] is asked.
 ///
 /// # Errors
 /// The listener fails.
@@ -61,14 +62,17 @@ pub fn serve(
     let mut waits: Option<Instant> = None;
     loop {
         if stop.is_asked() {
+            if let Some((thread, _)) = active {
+                end_connection(listener);
+                join(thread);
+            }
             return Ok(());
         }
         // Told by the thread itself, as the last thing it does: the end of a thread wakes nobody.
         if ended.read().is_ok()
             && let Some((finished, _)) = active.take()
-            && finished.join().is_err()
         {
-            log::error!("the connection's thread panicked");
+            join(finished);
         }
         if active.is_none() && waits.take().is_some() {
             match start(listener, device, config, &ended) {
@@ -107,6 +111,32 @@ pub fn serve(
         }
         if ready.get(2).is_some_and(|listener| !listener.revents().is_empty()) {
             waits = Some(Instant::now());
+        }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        log::error!("the connection's thread panicked");
+    }
+}
+
+/// Lets the connection that came to `listener` come to its end: what QEMU has sent is answered, and it can send no more. A QEMU that
+/// waits for an answer when its connection is closed may abort.
+fn end_connection(listener: &Listener) {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = descriptors.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    for number in numbers.filter(|number| *number >= 0) {
+        // SAFETY: only asked for a duplicate. If another thread closes it meanwhile, that fails, or is of something else, which the
+        // questions below tell apart.
+        let Ok(fd) = (unsafe { BorrowedFd::borrow_raw(number) }).try_clone_to_owned() else { continue };
+        let came_here = getsockname(&fd)
+            .ok()
+            .and_then(|name| SocketAddrUnix::try_from(name).ok())
+            .is_some_and(|name| name.path_bytes() == Some(listener.path().as_os_str().as_bytes()));
+        if came_here && getpeername(&fd).is_ok_and(|peer| peer.is_some()) {
+            // An error means that it has ended already.
+            let _ = shutdown(&fd, Shutdown::Read);
         }
     }
 }
