@@ -2,7 +2,7 @@
 //! read by libcuda. Between them it is opaque bytes (`READ_INFO` in `pci-layout`).
 
 use crate::Malformed;
-use crate::types::CUresult;
+use crate::types::{CUresult, attribute};
 use crate::wire::{Reader, Wire, take_all};
 
 /// Version of this encoding; part of the table's fingerprint.
@@ -73,6 +73,25 @@ impl DeviceInfo {
             .and_then(|n| self.attributes.get(n))
             .copied()
             .unwrap_or(Err(CUresult::INVALID_VALUE))
+    }
+}
+
+impl VmInfo {
+    /// The VM's only device is at this PCI address, in the guest's own terms. With several devices nothing changes: they are one
+    /// function to the guest, and each needs an address of its own.
+    pub fn place_at(&mut self, domain: i32, bus: i32, device: i32) {
+        let [only] = &mut self.devices[..] else { return };
+        let address = [
+            (attribute::PCI_DOMAIN_ID, domain),
+            (attribute::PCI_BUS_ID, bus),
+            (attribute::PCI_DEVICE_ID, device),
+        ];
+        for (number, value) in address {
+            let place = usize::try_from(number).ok().and_then(|number| only.attributes.get_mut(number));
+            if let Some(place) = place {
+                *place = Ok(value);
+            }
+        }
     }
 }
 

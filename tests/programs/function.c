@@ -5,6 +5,7 @@
  *   function DEVICE refusals      each error that a request alone brings about
  *   function DEVICE accesses      loads and stores of every width at every offset of BAR0, and all over BAR1
  *   function DEVICE pattern       leaves a pattern in BAR1
+ *   function DEVICE address       CUDA's device is found by the function's address (with the kernel's driver)
  *   function DEVICE driven        what is refused while the kernel's driver has the device
  *   function DEVICE open          a session, until the test says so
  *   function DEVICE full          a session whose worker has no mappings left
@@ -18,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -305,6 +307,20 @@ static void driven(void)
     set(VGPU_IRQ_CTRL, 0);
 }
 
+static void address(const char *folder)
+{
+    char text[32] = "", wanted[32];
+    CUdevice found = -1;
+
+    CHECK(cuInit(0));
+    CHECK(cuDeviceGetPCIBusId(text, sizeof(text), 0));
+    snprintf(wanted, sizeof(wanted), "%s", strrchr(folder, '/') + 1);
+    if (strcasecmp(text, wanted))
+        FAIL("CUDA says %s, the function is %s", text, wanted);
+    CHECK(cuDeviceGetByPCIBusId(&found, wanted));
+    EXPECT(found == 0);
+}
+
 int main(int argc, char **argv)
 {
     size_t bytes;
@@ -324,6 +340,8 @@ int main(int argc, char **argv)
         accesses();
     else if (!strcmp(what, "pattern"))
         pattern();
+    else if (!strcmp(what, "address"))
+        address(argv[1]);
     else if (!strcmp(what, "driven"))
         driven();
     else if (!strcmp(what, "open"))

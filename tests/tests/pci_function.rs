@@ -155,6 +155,9 @@ fn with_the_driver(vm: &Vm, place: &Place, folder: &str) -> Result<()> {
     place.check(&format!("function {folder} driven"))?;
     ensure!(interrupts()? >= count + 1, "the mailbox has not interrupted");
     place.check("compute rounds 1 1")?;
+    // CUDA's device, and so NVML's, is this function.
+    place.check(&format!("function {folder} address"))?;
+    place.check("nvml")?;
     // Hostile loads and stores beside a program that works.
     let beside = place.start("compute until 4")?;
     place.check(&format!("function {folder} accesses"))?;

@@ -120,7 +120,7 @@ struct AttachmentArgs {
 #[derive(Debug, ClapArgs)]
 struct FrontArgs {
     /// What QEMU attaches: a virtio device, or a plain PCI function (QEMU 10.1 or newer, device vfio-user-pci)
-    #[arg(long, value_enum, default_value_t = FrontKind::VhostUser, requires_if("vfio-user", "socket_path"))]
+    #[arg(long, value_enum, default_value_t = FrontKind::VhostUser)]
     front: FrontKind,
     /// Vendor and device of the plain PCI function, e.g. 10de:2331; its subsystem, by which the guest's driver knows it, stays
     /// [default: 10de:2331]
@@ -293,6 +293,9 @@ pub enum ConfigError {
     /// Nowhere to attach to.
     #[error("one of --socket-path, --fd and --local-socket is needed")]
     NoAttachment,
+    /// A front that listens, and nowhere to listen.
+    #[error("--front vfio-user listens for QEMU: it needs --socket-path")]
+    NoSocket,
     /// A function was described for a front that has none.
     #[error("--pci-id and --bar1-size are about the plain PCI function: use --front vfio-user")]
     NoFunction,
@@ -329,6 +332,9 @@ impl TryFrom<Args> for Config {
         let FrontArgs { front, pci_id, bar1_size } = args.front;
         if front != FrontKind::VfioUser && (pci_id.is_some() || bar1_size.is_some()) {
             return Err(ConfigError::NoFunction);
+        }
+        if front == FrontKind::VfioUser && args.attachment.socket_path.is_none() {
+            return Err(ConfigError::NoSocket);
         }
         let attachment = match args.attachment {
             AttachmentArgs { socket_path: Some(path), .. } if front == FrontKind::VfioUser => {

@@ -115,6 +115,9 @@ fn connect() -> Result<Process, Failure> {
     bytes[..blob.len()].copy_from_slice(&blob);
     let mut info = VmInfo::decode(&bytes[..blob.len()])
         .map_err(|e| Failure(CUresult::SYSTEM_DRIVER_MISMATCH, format!("device information: {e}")))?;
+    if let Some(at) = transport::pci_function() {
+        info.place_at(at.domain.into(), at.bus.into(), at.device.into());
+    }
     let order = device_order(std::env::var_os(DEVICE_ORDER), &info.devices);
     let visible = visible_devices(std::env::var_os(VISIBLE_DEVICES), &info.devices, &order);
     info.devices = visible.iter().map(|i| seen(&info.devices[*i], &visible)).collect();

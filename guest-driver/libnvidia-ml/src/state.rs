@@ -60,10 +60,13 @@ fn ask() -> Answer<Machine> {
         crate::log::say(|| format!("nvmlInit: {error}"));
         failure(&error)
     })?;
-    let info = with_aligned(&blob, VmInfo::decode).map_err(|error| {
+    let mut info = with_aligned(&blob, VmInfo::decode).map_err(|error| {
         crate::log::say(|| format!("nvmlInit: device information: {error}"));
         Return::LIB_RM_VERSION_MISMATCH
     })?;
+    if let Some(at) = transport::pci_function() {
+        info.place_at(at.domain.into(), at.bus.into(), at.device.into());
+    }
     Ok(Machine::new(info))
 }
 

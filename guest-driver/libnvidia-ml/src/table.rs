@@ -127,7 +127,7 @@ chapter! { devices
         device nvmlDeviceGetIndex(index: *mut c_uint) = identity::index;
         /// The index: a VM has no device files of NVIDIA's with numbers of their own.
         device nvmlDeviceGetMinorNumber(minor: *mut c_uint) = identity::index;
-        /// The host's PCI address, which cuDeviceGetPCIBusId answers; the card's own ids from the host, or 0.
+        /// The PCI address that cuDeviceGetPCIBusId answers: the host's, or that of the plain PCI function in the VM; the card's own ids from the host, or 0.
         device nvmlDeviceGetPciInfo_v3(pci: *mut PciInfo) = identity::pci_info;
         /// As nvmlDeviceGetPciInfo_v3, in the structure of NVML 2.
         device nvmlDeviceGetPciInfo_v2(pci: *mut PciInfoV2) = identity::pci_info_v2;

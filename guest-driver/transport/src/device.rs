@@ -9,6 +9,7 @@ use pci_layout::{ABI_VERSION, regs};
 
 use crate::error::{ControlError, OpenError};
 use crate::fork::{is_forked_child, remember_process};
+use crate::function::{self, PciFunction};
 use crate::local::LocalLink;
 use crate::session::{OpenParams, Session};
 use crate::vm::{self, VmLink};
@@ -89,6 +90,15 @@ pub fn read_information() -> Result<Vec<u8>, OpenError> {
 /// As for [`read_information`].
 pub fn read_live_information() -> Result<Vec<u8>, OpenError> {
     Ok(Link::connect(Choice::of_environment()?)?.read_whole(INFO_LIVE)?)
+}
+
+/// Where the device is a PCI function of its own in this guest; `None` where something else carries it, or the host is reached by a socket.
+#[must_use]
+pub fn pci_function() -> Option<PciFunction> {
+    match Choice::of_environment() {
+        Ok(Choice::Vm) => function::find(Path::new("/")),
+        _ => None,
+    }
 }
 
 impl Choice {

@@ -42,6 +42,7 @@ mod areas;
 mod device;
 mod error;
 mod fork;
+mod function;
 mod local;
 mod mapping;
 mod ring;
@@ -51,9 +52,12 @@ mod spin;
 mod vm;
 
 pub use areas::AreaError;
-pub use device::{Device, Kind, environment_is_foreign, read_information, read_live_information};
+pub use device::{
+    Device, Kind, environment_is_foreign, pci_function, read_information, read_live_information,
+};
 pub use error::{CallError, ControlError, OpenError};
 pub use fork::is_forked_child;
+pub use function::PciFunction;
 pub use local::SESSION_UNASSIGNED;
 pub use pci_layout::ring::{FRAME_BULK, FRAME_WAIT};
 pub use ring::{ReplyData, Ring};

@@ -1,6 +1,9 @@
-//! Is the device on the PCI bus? QEMU's device that carries ours has the id of a virtio device; its tag only the kernel module can read.
+//! Is the device on the PCI bus? QEMU's device that carries ours has the id of a virtio device; its tag only the kernel module can read. The
+//! plain function has a subsystem id of ours.
 
-use pci_layout::ids::{TAG, VIRTIO_ID_FS_CARRIER, VIRTIO_ID_GENERIC};
+use pci_layout::ids::{
+    PCI_SUBSYSTEM_DEVICE, PCI_SUBSYSTEM_VENDOR, TAG, VIRTIO_ID_FS_CARRIER, VIRTIO_ID_GENERIC,
+};
 
 use super::{Finding, Machine};
 
@@ -11,13 +14,21 @@ const VIRTIO_DEVICE_BASE: u32 = 0x1040;
 const NVIDIA_VENDOR: u32 = 0x10de;
 const CLASS_DISPLAY: u32 = 0x03;
 
+/// Which of QEMU's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    FileSystem,
+    Generic,
+    Function,
+}
+
 /// A PCI device that may carry ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carrier {
     /// Its PCI address.
     pub address: String,
-    /// Its virtio id.
-    pub virtio_id: u32,
+    /// What it is.
+    pub kind: Kind,
     /// The virtio driver that has it.
     pub driver: Option<String>,
 }
@@ -45,12 +56,23 @@ pub fn scan(machine: &Machine) -> Bus {
         };
         let (vendor, device) = (number("vendor"), number("device"));
         let virtio_id = device.and_then(|id| id.checked_sub(VIRTIO_DEVICE_BASE));
-        match (vendor, virtio_id) {
-            (Some(VIRTIO_VENDOR), Some(id @ (VIRTIO_ID_FS_CARRIER | VIRTIO_ID_GENERIC))) => {
-                let driver = virtio_driver(machine, &format!("{DEVICES}/{address}"));
-                bus.carriers.push(Carrier { address, virtio_id: id, driver });
+        let subsystem = (number("subsystem_vendor"), number("subsystem_device"));
+        let kind = match (vendor, virtio_id) {
+            _ if subsystem == (Some(PCI_SUBSYSTEM_VENDOR), Some(PCI_SUBSYSTEM_DEVICE)) => {
+                Some(Kind::Function)
             }
-            (Some(NVIDIA_VENDOR), _) if number("class").is_some_and(|class| class >> 16 == CLASS_DISPLAY) => {
+            (Some(VIRTIO_VENDOR), Some(VIRTIO_ID_FS_CARRIER)) => Some(Kind::FileSystem),
+            (Some(VIRTIO_VENDOR), Some(VIRTIO_ID_GENERIC)) => Some(Kind::Generic),
+            _ => None,
+        };
+        match (kind, vendor) {
+            (Some(kind), _) => {
+                let driver = virtio_driver(machine, &format!("{DEVICES}/{address}"));
+                bus.carriers.push(Carrier { address, kind, driver });
+            }
+            (None, Some(NVIDIA_VENDOR))
+                if number("class").is_some_and(|class| class >> 16 == CLASS_DISPLAY) =>
+            {
                 bus.gpus.push(address);
             }
             _ => {}
@@ -91,11 +113,11 @@ pub fn check(machine: &Machine) -> Finding {
     }
     let with = |driver: &str| bus.carriers.iter().find(|c| c.driver.as_deref() == Some(driver));
     if let Some(ours) = with("vgpu") {
-        return Finding::Ok(format!("{} is the vGPU device ({})", ours.address, kind(ours.virtio_id)));
+        return Finding::Ok(format!("{} is the vGPU device ({})", ours.address, name(ours.kind)));
     }
     if let Some(first) = bus.carriers.first() {
         let all: Vec<String> =
-            bus.carriers.iter().map(|c| format!("{} ({})", c.address, kind(c.virtio_id))).collect();
+            bus.carriers.iter().map(|c| format!("{} ({})", c.address, name(c.kind))).collect();
         let driver = first.driver.as_deref().map_or("no driver has it".to_owned(), |d| format!("driver {d}"));
         return Finding::Ok(format!("{} may be the vGPU device: {driver}", all.join(", ")));
     }
@@ -110,8 +132,12 @@ pub fn check(machine: &Machine) -> Finding {
     Finding::failed(format!("no PCI device is, or carries, the vGPU device{gpus}"), arguments())
 }
 
-fn kind(virtio_id: u32) -> &'static str {
-    if virtio_id == VIRTIO_ID_FS_CARRIER { "vhost-user-fs-pci" } else { "vhost-user-test-device-pci" }
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::FileSystem => "vhost-user-fs-pci",
+        Kind::Generic => "vhost-user-test-device-pci",
+        Kind::Function => "vfio-user-pci",
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +166,22 @@ mod tests {
         let generic = [(files[0].0, files[0].1), (files[1].0, "0x1055")];
         assert!(
             matches!(with(&generic), Finding::Ok(said) if said.contains("test-device-pci") && said.contains("no driver"))
+        );
+    }
+
+    #[test]
+    fn a_plain_function_is_known_by_its_subsystem() {
+        let files = [
+            (&*format!("{DEVICE}/vendor"), "0x10de\n"),
+            (&*format!("{DEVICE}/device"), "0x2331\n"),
+            (&*format!("{DEVICE}/class"), "0x030200\n"),
+            (&*format!("{DEVICE}/subsystem_vendor"), "0x1af4\n"),
+            (&*format!("{DEVICE}/subsystem_device"), "0x10f6\n"),
+            (&*format!("{DEVICE}/virtio3/driver"), "-> ../../../bus/virtio/drivers/vgpu"),
+        ];
+        assert_eq!(with(&files), Finding::Ok("0000:00:05.0 is the vGPU device (vfio-user-pci)".into()));
+        assert!(
+            matches!(with(&files[..5]), Finding::Ok(said) if said.contains("(vfio-user-pci)") && said.contains("no driver has it"))
         );
     }
 
