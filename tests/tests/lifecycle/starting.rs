@@ -85,6 +85,11 @@ fn qemu_before_the_daemon_ends_with_the_sockets_name_generic() {
     needs_a_daemon(Attach::Generic).unwrap();
 }
 
+#[test]
+fn qemu_before_the_daemon_ends_with_the_sockets_name_function() {
+    needs_a_daemon(Attach::Function).unwrap();
+}
+
 const FS: &str = "vhost-user-fs-pci,tag=VGPUSTUB,num-request-queues=1,queue-size=1024";
 const GENERIC: &str = "vhost-user-test-device-pci,virtio-id=21,num_vqs=2,vq_size=256,config_size=256";
 
@@ -128,11 +133,23 @@ fn memory_that_is_not_shared_is_named_generic() {
     says_what_memory_must_be(Attach::Generic).unwrap();
 }
 
+#[test]
+fn memory_that_is_not_shared_is_named_function() {
+    says_what_memory_must_be(Attach::Function).unwrap();
+}
+
 fn one_vm_only(attach: Attach) -> Result<()> {
     let place = Place::of(attach)?;
     let vm = scene::start(attach, &place)?;
-    let said = refusal(guest(attach, &place)?)?;
-    ensure!(said.contains("vhost_backend_init failed"), "{said}");
+    let second = guest(attach, &place)?;
+    if attach == Attach::Function {
+        // QEMU 11.1 aborts where its connection is closed while it waits.
+        let error = second.start().err().context("a second QEMU has started")?;
+        note(attach, &format!("the second QEMU: {error:#}").lines().take(3).collect::<Vec<_>>().join(" "));
+    } else {
+        let said = refusal(second)?;
+        ensure!(said.contains("vhost_backend_init failed"), "{said}");
+    }
     vm.daemon.wait_for_log("a second VM has tried to connect: refused", 0)?;
     scene::check(&vm, &["small"])?;
     Ok(())
@@ -146,6 +163,11 @@ fn a_second_vm_is_refused_fs() {
 #[test]
 fn a_second_vm_is_refused_generic() {
     one_vm_only(Attach::Generic).unwrap();
+}
+
+#[test]
+fn a_second_vm_is_refused_function() {
+    one_vm_only(Attach::Function).unwrap();
 }
 
 /// Devices that work although they are not written as the manual says, and what the others say.
