@@ -155,6 +155,12 @@ impl Joint {
                 Attachment::Function(path, _) => format!("QEMU (vfio-user) on {}", path.display()),
                 Attachment::Local(path) => format!("processes of this host on {}", path.display()),
             },
+            socket: match &config.attachment {
+                Attachment::Socket(path) | Attachment::Function(path, _) => {
+                    Some(std::path::absolute(path)?.to_string_lossy().into_owned())
+                }
+                Attachment::Descriptor(_) | Attachment::Local(_) => None,
+            },
             started: Instant::now(),
         };
         let (joined, device) = (self.joined.clone(), self.device.clone());

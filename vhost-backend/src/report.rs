@@ -21,6 +21,7 @@ pub(crate) struct Identity {
     pub(crate) name: Option<String>,
     pub(crate) pool: char,
     pub(crate) attachment: String,
+    pub(crate) socket: Option<String>,
     pub(crate) started: Instant,
 }
 
@@ -34,6 +35,7 @@ pub(crate) fn report(identity: &Identity, snapshot: Snapshot, device: CountersSn
         name: identity.name.clone(),
         pool: identity.pool,
         attachment: identity.attachment.clone(),
+        socket: identity.socket.clone(),
         daemon_pid: std::process::id(),
         daemon_release: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_us: micros(identity.started.elapsed()),

@@ -10,6 +10,7 @@ mod doctor;
 mod messages;
 mod module;
 mod pause;
+mod reattach;
 mod reset;
 mod starting;
 mod successor;

@@ -80,6 +80,9 @@ pub struct VmReport {
     pub pool: char,
     /// Where it is attached: a socket's path, or a descriptor.
     pub attachment: String,
+    /// The socket that QEMU connects to, where it has a path.
+    #[serde(default)]
+    pub socket: Option<String>,
     /// The daemon's process.
     pub daemon_pid: u32,
     /// The daemon's release.

@@ -18,6 +18,7 @@ const AFTER_HELP: &str = "\
   vgpuctl reload                            every daemon reads /etc/vgpu/vgpu.toml again
   vgpuctl suspend 7; vgpuctl resume 7       device memory to host memory, and back
   vgpuctl rotate 7 8 9                      more device memory than there is: one of them at a time has the GPU
+  vgpuctl reattach 7 --qmp /run/vm7.qmp     after the daemon of VM 7 was started anew
 
 Exit status: 0 done; 1 refused or failed; 2 wrong arguments; 3 no daemon is there, or it does not answer; 4 there is no such VM.
 Who may do all this: whoever may open the sockets in the state folder, which belong to the user that the daemons run as.";
@@ -89,6 +90,11 @@ pub enum Command {
     },
     /// Have VMs take turns with the whole of the GPU's memory: all but one of them are suspended at any time
     Rotate(Rotate),
+    /// Put a VM's device back after its daemon has ended: takes it out of QEMU and puts it in again
+    #[command(
+        long_about = "Puts a VM's device back after its daemon has ended and another one was started: takes the device out of QEMU and puts it in again, on the socket of the daemon that serves the VM now. The VM goes on meanwhile. Programs that had the device have got an error; those that start afterwards work.\n\nThe device must have an id and be on a pcie-root-port, and QEMU a monitor for this (-qmp unix:PATH,server=on,wait=off)."
+    )]
+    Reattach(Reattach),
     /// Show what was done so far: calls by kind, copies, waits for the GPU, doorbells
     Stats {
         /// Number or name; without it all VMs
@@ -130,6 +136,19 @@ pub struct Rotate {
     /// End after so many turns
     #[arg(long, short = 'n', value_name = "N")]
     pub count: Option<u64>,
+}
+
+/// Which device, and how QEMU is reached.
+#[derive(Debug, Args)]
+pub struct Reattach {
+    /// Number or name
+    pub vm: String,
+    /// Socket of QEMU's monitor (QMP)
+    #[arg(long, value_name = "PATH")]
+    pub qmp: PathBuf,
+    /// Id of the device in QEMU; without it the only one of ours
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
 }
 
 /// Where they go. Nowhere in particular: to standard output, once.
@@ -181,8 +200,10 @@ mod tests {
         assert_eq!(lasts, Some(Duration::from_secs(600)));
         assert!(parse("list --json --state-dir /x").unwrap().json);
         assert!(matches!(parse("metrics --listen [::1]:9").unwrap().command, Command::Metrics(_)));
+        assert!(matches!(parse("reattach 7 --qmp /q").unwrap().command, Command::Reattach(_)));
         for wrong in [
             "",
+            "reattach 7",
             "set 7",
             "set 7 weight",
             "show",

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod metrics;
+mod reattach;
 mod rotate;
 mod serve;
 mod show;
@@ -108,6 +109,16 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Clear { vm } => tell(dir, json, vm, &Request::Clear),
         Command::Suspend { vm } => tell(dir, json, vm, &Request::Suspend { while_connected: false }),
         Command::Rotate(options) => rotate::run(dir, json, options),
+        Command::Reattach(options) => {
+            let place = vgpu_control::find(dir, &options.vm)?;
+            let Some(socket) = &place.report.socket else {
+                let why = "no QEMU connects to its daemon by a path";
+                return Err(Failure::Refused(format!("VM {}: {why}", place.place.vm)));
+            };
+            let refused = |why| Failure::Refused(format!("VM {}: {why}", place.place.vm));
+            let lines = reattach::run(socket, options).map_err(refused)?;
+            print_done(json, &[(place.place.vm, Answer::Done { lines })])
+        }
         Command::Resume { vm } => tell(dir, json, vm, &Request::Resume),
         Command::Reload { vm: Some(vm) } => tell(dir, json, vm, &Request::Reload),
         Command::Reload { vm: None } => reload_all(dir, json),

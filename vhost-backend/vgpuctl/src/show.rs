@@ -235,6 +235,7 @@ pub(crate) mod tests {
             name: Some("web".into()),
             pool: 'A',
             attachment: "QEMU on /run/vgpu/7.sock".into(),
+            socket: Some("/run/vgpu/7.sock".into()),
             daemon_pid: 41,
             daemon_release: "0.1.0".into(),
             uptime_us: 90_000_000,
