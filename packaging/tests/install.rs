@@ -20,7 +20,7 @@ const STAGE: Duration = Duration::from_secs(1500);
 const IMAGE_BYTES: u64 = 3 << 30;
 /// What a user has installed before.
 const INSTALLED: &str =
-    "systemd-sysv,udev,kmod,dkms,gcc,make,linux-image-cloud-amd64,linux-headers-cloud-amd64,libgcc-s1";
+    "systemd-sysv,dbus,udev,kmod,dkms,gcc,make,linux-image-cloud-amd64,linux-headers-cloud-amd64,libgcc-s1";
 
 fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -126,7 +126,7 @@ impl Guest {
             .arg("-initrd")
             .arg(&self.initrd)
             .arg("-append")
-            .arg(format!("root=/dev/vda rw console=ttyS0 quiet panic=-1 vgpu.stage={name}"));
+            .arg(format!("root=/dev/vda rw console=ttyS0 quiet panic=-1 vgpu_stage={name}"));
         if device {
             command.arg("-chardev").arg(format!("socket,id=vgpu,path={}", at("vgpu.sock").display())).args([
                 "-device",

@@ -2,7 +2,7 @@
 # Runs in a booted guest, one stage a boot, and says on a serial line of its own what each step printed and how it ended: the console's has
 # a login prompt, which hangs up on others.
 exec > /dev/ttyS1 2>&1
-stage=$(sed -n 's/.*vgpu\.stage=\([a-z-]*\).*/\1/p' /proc/cmdline)
+stage=$(sed -n 's/.*vgpu_stage=\([a-z-]*\).*/\1/p' /proc/cmdline)
 
 # step NAME COMMAND…: its output, each line with the step's name before it, and its status.
 step() {
