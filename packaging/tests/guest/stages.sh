@@ -25,7 +25,7 @@ doctor_in_a_unit() {
 }
 
 everything() {
-    find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev -o -path /var/log -o -path /var/lib/dpkg \
+    find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /dev -o -path /var/log -o -path /var/lib/dpkg \
         -o -path /var/cache -o -path /var/lib/systemd -o -path /stages -o -path /etc/ld.so.cache \) -prune -o -print | sort
 }
 

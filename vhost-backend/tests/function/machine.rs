@@ -17,7 +17,7 @@ use vfio_bindings::bindings::vfio::{
 use vgpu_device::{Device, DeviceConfig, Front};
 use vhost_backend::args::FunctionConfig;
 use vhost_backend::daemon::Stop;
-use vhost_backend::socket::Listener;
+use vhost_backend::socket::{Listener, OWNER_ONLY};
 use vhost_backend::vfio_user;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -57,7 +57,8 @@ impl Bench {
         let device = Device::new(&config, fake.clone());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let (stop, listener) = (Stop::new().unwrap(), Listener::bind(&path, SocketType::STREAM).unwrap());
+        let (stop, listener) =
+            (Stop::new().unwrap(), Listener::bind(&path, SocketType::STREAM, OWNER_ONLY).unwrap());
         let server = {
             let (device, stop) = (device.clone(), stop.clone());
             thread::spawn(move || vfio_user::serve(&listener, &device, &stop, &FunctionConfig::default()))
