@@ -238,7 +238,7 @@ pub unsafe fn cuMemHostRegister_v2(p: *mut c_void, len: usize, flags: u32) -> CU
         }
         let device = crate::context::device_of(crate::context::current()?)?;
         let supported = process.device(device)?.attribute(attribute::HOST_REGISTER_SUPPORTED) == Ok(1);
-        if !supported || flags & REGISTER_IO_MEMORY != 0 || process.session.kind() == Kind::Local {
+        if !supported || flags & REGISTER_IO_MEMORY != 0 || process.session.kind() != Kind::Vm {
             crate::log::once("cuMemHostRegister", || {
                 "cuMemHostRegister is not supported here: I/O memory, or no kernel module (local transport)"
                     .into()

@@ -125,7 +125,12 @@ fn connect() -> Result<Process, Failure> {
         return Err(Failure(CUresult::NO_DEVICE, "no device is visible".into()));
     }
     let kind = device.kind();
-    if kind == Kind::Local {
+    if kind == Kind::Bar {
+        crate::log::say(|| {
+            "no /dev/vgpu: the PCI function is used without its driver, which is slower, and keeps this VM's programs not apart".into()
+        });
+    }
+    if kind != Kind::Vm {
         // Foreign memory cannot be shared with the worker without the kernel module.
         for d in &mut info.devices {
             if let Some(value) = d.attributes.get_mut(attribute::HOST_REGISTER_SUPPORTED as usize) {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
+use crate::bar::Taken;
 use crate::device::Kind;
 use crate::error::ControlError;
 use crate::fork::is_forked_child;
@@ -47,7 +48,9 @@ struct Area {
     mapping: Mapping,
     /// The memfd behind it, in the local transport.
     fd: Option<OwnedFd>,
-    /// Regions of it that are mapped in the worker (counted in the local transport; the kernel module counts its own).
+    /// Its part of the data window, in the driverless transport.
+    taken: Option<Taken>,
+    /// Regions of it that are mapped in the worker (counted where there is no kernel module, which counts its own).
     regions: usize,
 }
 
@@ -60,7 +63,13 @@ impl Areas {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn alloc(&self, va: usize, len: usize) -> Result<*mut u8, AreaError> {
+    /// `take` takes part of the data window, in the driverless transport.
+    pub(crate) fn alloc(
+        &self,
+        va: usize,
+        len: usize,
+        take: impl FnOnce(usize) -> Result<Taken, ControlError>,
+    ) -> Result<*mut u8, AreaError> {
         if is_forked_child() {
             return Err(AreaError::ForkedChild);
         }
@@ -73,12 +82,20 @@ impl Areas {
                 let mapping = Mapping::anonymous_at(va, len).map_err(failed)?;
                 // SAFETY: the mapping just made. Huge pages are a wish: without them all is only slower.
                 let _ = unsafe { madvise(mapping.base().as_ptr().cast(), len, Advice::LinuxHugepage) };
-                Area { mapping, fd: None, regions: 0 }
+                Area { mapping, fd: None, taken: None, regions: 0 }
             }
             Kind::Local => {
                 let fd = sealed_memfd("vgpu-shared", len).map_err(failed)?;
-                let mapping = Mapping::new_at(va, &fd, len).map_err(failed)?;
-                Area { mapping, fd: Some(fd), regions: 0 }
+                let mapping = Mapping::new_at(va, &fd, 0, len).map_err(failed)?;
+                Area { mapping, fd: Some(fd), taken: None, regions: 0 }
+            }
+            Kind::Bar => {
+                let taken = take(len).map_err(|error| match error {
+                    ControlError::System { errno, .. } => AreaError::System(errno),
+                    _ => AreaError::System(Errno::NOMEM),
+                })?;
+                let mapping = taken.map(Some(va)).map_err(failed)?;
+                Area { mapping, fd: None, taken: Some(taken), regions: 0 }
             }
         };
         let base = area.mapping.base().as_ptr();
@@ -101,25 +118,28 @@ impl Areas {
         }
     }
 
-    /// Has `share` map a range of an area, by the area's memfd and the range's offset in it.
+    /// Has `share` map a range of an area, by the area's memfd and the range's offset in it, or by its offset in the data window.
     pub(crate) fn shared<T>(
         &self,
         va: usize,
         len: usize,
-        share: impl FnOnce(BorrowedFd<'_>, usize) -> Result<T, ControlError>,
+        share: impl FnOnce(Option<BorrowedFd<'_>>, u64) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
         let mut list = self.list();
         let (start, area) = list.range_mut(..=va).next_back().ok_or(ControlError::NotShareable)?;
         let offset = va - start;
         let inside = offset.checked_add(len).is_some_and(|end| end <= area.mapping.len());
-        match &area.fd {
-            Some(fd) if inside && len > 0 => {
-                let shared = share(fd.as_fd(), offset)?;
-                area.regions += 1;
-                Ok(shared)
-            }
-            _ => Err(ControlError::NotShareable),
+        let place = match (&area.fd, &area.taken) {
+            (Some(fd), _) => (Some(fd.as_fd()), offset as u64),
+            (None, Some(taken)) => (None, taken.offset() + offset as u64),
+            (None, None) => return Err(ControlError::NotShareable),
+        };
+        if !inside || len == 0 {
+            return Err(ControlError::NotShareable);
         }
+        let shared = share(place.0, place.1)?;
+        area.regions += 1;
+        Ok(shared)
     }
 
     /// Notes that a region that began at `va` is no longer mapped.

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pci_layout::control::INFO_LIVE;
 use pci_layout::{ABI_VERSION, regs};
 
+use crate::bar::{self, BarLink};
 use crate::error::{ControlError, OpenError};
 use crate::fork::{is_forked_child, remember_process};
 use crate::function::{self, PciFunction};
@@ -26,12 +27,15 @@ pub enum Kind {
     Vm,
     /// The daemon's local socket, without a VM.
     Local,
+    /// The BARs of a plain PCI function, in a VM without the kernel module. Slower, and processes are not kept from each other's memory.
+    Bar,
 }
 
 #[derive(Debug)]
 pub(crate) enum Link {
     Vm(VmLink),
     Local(LocalLink),
+    Bar(BarLink),
 }
 
 /// The device, open but without a session.
@@ -45,12 +49,14 @@ pub struct Device {
 enum Choice {
     Vm,
     Local(OsString),
+    Bar(PathBuf),
 }
 
 fn choose(
     transport: Option<OsString>,
     socket: Option<OsString>,
     device_exists: impl FnOnce() -> bool,
+    function: impl FnOnce(bool) -> Option<PathBuf>,
 ) -> Result<Choice, OpenError> {
     let socket = socket.filter(|path| !path.is_empty());
     match transport.as_deref().map(|name| name.to_string_lossy()).as_deref() {
@@ -59,8 +65,9 @@ fn choose(
         Some("") | None => match socket {
             _ if device_exists() => Ok(Choice::Vm),
             Some(path) => Ok(Choice::Local(path)),
-            None => Err(OpenError::NoDevice),
+            None => function(true).map(Choice::Bar).ok_or(OpenError::NoDevice),
         },
+        Some("bar") => function(false).map(Choice::Bar).ok_or(OpenError::NoDevice),
         Some(other) => Err(OpenError::BadSetting { value: other.to_owned() }),
     }
 }
@@ -97,6 +104,7 @@ pub fn read_live_information() -> Result<Vec<u8>, OpenError> {
 pub fn pci_function() -> Option<PciFunction> {
     match Choice::of_environment() {
         Ok(Choice::Vm) => function::find(Path::new("/")),
+        Ok(Choice::Bar(folder)) => function::at(&folder),
         _ => None,
     }
 }
@@ -104,12 +112,19 @@ pub fn pci_function() -> Option<PciFunction> {
 impl Choice {
     fn of_environment() -> Result<Self, OpenError> {
         let variable = |name| if environment_is_foreign() { None } else { env::var_os(name) };
-        choose(variable("VGPU_TRANSPORT"), variable("VGPU_SOCKET"), || Path::new(vm::PATH).exists())
+        // Without being told to, only a function that may be mapped is taken.
+        let function = |usable| {
+            let root = Path::new("/");
+            if usable { bar::usable(root) } else { function::folder(root) }
+        };
+        let device_exists = || Path::new(vm::PATH).exists();
+        choose(variable("VGPU_TRANSPORT"), variable("VGPU_SOCKET"), device_exists, function)
     }
 }
 
 impl Device {
-    /// Opens the device that the environment names: VGPU_TRANSPORT, `/dev/vgpu`, VGPU_SOCKET, in this order. In
+    /// Opens the device that the environment names: VGPU_TRANSPORT, `/dev/vgpu`, VGPU_SOCKET, a plain PCI function
+    /// that this process may map, in this order. In
     /// set-user-id programs the environment does not count.
     ///
     /// # Errors
@@ -182,6 +197,7 @@ impl Device {
         let opened = match &self.link {
             Link::Vm(link) => link.open(params)?,
             Link::Local(link) => link.open(params, register(&block, regs::CAPABILITIES))?,
+            Link::Bar(link) => link.open(params, register(&block, regs::CAPABILITIES))?,
         };
         Ok(Session::new(self.link, opened))
     }
@@ -192,6 +208,7 @@ impl Link {
         match choice {
             Choice::Vm => VmLink::connect().map(Self::Vm),
             Choice::Local(path) => LocalLink::connect(&path).map(Self::Local),
+            Choice::Bar(folder) => BarLink::connect(&folder).map(Self::Bar),
         }
     }
 
@@ -199,6 +216,7 @@ impl Link {
         match self {
             Self::Vm(_) => Kind::Vm,
             Self::Local(_) => Kind::Local,
+            Self::Bar(_) => Kind::Bar,
         }
     }
 
@@ -209,6 +227,7 @@ impl Link {
         match self {
             Self::Vm(link) => link.read_regs(),
             Self::Local(link) => link.read_regs(),
+            Self::Bar(link) => link.read_regs(),
         }
     }
 
@@ -230,6 +249,7 @@ impl Link {
             let slice = match self {
                 Self::Vm(link) => link.read_info(offset, INFO_SLICE)?,
                 Self::Local(link) => link.read_info(offset, INFO_SLICE)?,
+                Self::Bar(link) => link.read_info(offset, INFO_SLICE)?,
             };
             info.extend_from_slice(&slice);
             if slice.len() < INFO_SLICE as usize {
@@ -255,7 +275,20 @@ mod tests {
     use super::*;
 
     fn chosen(transport: Option<&str>, socket: Option<&str>, device: bool) -> Result<Choice, OpenError> {
-        choose(transport.map(Into::into), socket.map(Into::into), || device)
+        choose(transport.map(Into::into), socket.map(Into::into), || device, |_| None)
+    }
+
+    #[test]
+    fn a_function_comes_last_unless_it_is_asked_for() {
+        let at = |transport: Option<&str>, socket: Option<&str>, device, may_map| {
+            let folder = |usable: bool| (may_map || !usable).then(|| PathBuf::from("/f"));
+            choose(transport.map(Into::into), socket.map(Into::into), || device, folder)
+        };
+        assert_eq!(at(None, None, false, true), Ok(Choice::Bar("/f".into())));
+        assert_eq!(at(None, None, true, true), Ok(Choice::Vm));
+        assert_eq!(at(None, Some("/s"), false, true), Ok(Choice::Local("/s".into())));
+        assert_eq!(at(None, None, false, false), Err(OpenError::NoDevice));
+        assert_eq!(at(Some("bar"), Some("/s"), true, false), Ok(Choice::Bar("/f".into())));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 pub enum OpenError {
     /// Nothing to talk to.
     #[error(
-        "no vGPU device: /dev/vgpu does not exist (is the vgpu kernel module loaded?) and VGPU_SOCKET is not set"
+        "no vGPU device: /dev/vgpu does not exist (is the vgpu kernel module loaded?), VGPU_SOCKET is not set, and there is no PCI function of ours that this user may map"
     )]
     NoDevice,
     /// The way that was asked for leads nowhere.
@@ -24,7 +24,7 @@ pub enum OpenError {
         path: String,
     },
     /// VGPU_TRANSPORT has a value that means nothing.
-    #[error("VGPU_TRANSPORT={value} is neither vm nor local")]
+    #[error("VGPU_TRANSPORT={value} is none of vm, local and bar")]
     BadSetting {
         /// Its value.
         value: String,

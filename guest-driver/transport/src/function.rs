@@ -4,12 +4,15 @@
 //! a 3D controller's, and who asks CUDA for an address and looks there finds it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pci_layout::ids::{PCI_SUBSYSTEM_DEVICE, PCI_SUBSYSTEM_VENDOR};
 
 /// The driver's device in sysfs; its parent is the device that it drives.
 const DEVICE: &str = "sys/class/misc/vgpu/device";
+
+/// The PCI bus in sysfs.
+const DEVICES: &str = "sys/bus/pci/devices";
 
 /// A PCI address. The function number is 0, as CUDA has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +29,30 @@ pub struct PciFunction {
 pub(crate) fn find(root: &Path) -> Option<PciFunction> {
     let virtio = fs::canonicalize(root.join(DEVICE)).ok()?;
     let pci = virtio.parent()?;
+    if is_ours(pci) { at(pci) } else { None }
+}
+
+/// The first function of ours on the bus, whoever drives it.
+pub(crate) fn folder(root: &Path) -> Option<PathBuf> {
+    let devices = fs::read_dir(root.join(DEVICES)).ok()?;
+    let mut ours: Vec<PathBuf> =
+        devices.flatten().map(|entry| entry.path()).filter(|path| is_ours(path)).collect();
+    ours.sort();
+    ours.into_iter().next()
+}
+
+/// The address of a function by its folder.
+pub(crate) fn at(folder: &Path) -> Option<PciFunction> {
+    address(folder.file_name()?.to_str()?)
+}
+
+fn is_ours(folder: &Path) -> bool {
     let id = |file: &str| {
-        let text = fs::read_to_string(pci.join(file)).ok()?;
+        let text = fs::read_to_string(folder.join(file)).ok()?;
         u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
     };
-    if (id("subsystem_vendor")?, id("subsystem_device")?) != (PCI_SUBSYSTEM_VENDOR, PCI_SUBSYSTEM_DEVICE) {
-        return None;
-    }
-    address(pci.file_name()?.to_str()?)
+    (id("subsystem_vendor"), id("subsystem_device"))
+        == (Some(PCI_SUBSYSTEM_VENDOR), Some(PCI_SUBSYSTEM_DEVICE))
 }
 
 /// `0000:01:00.0`; CUDA has no place for a function other than 0.

@@ -4,14 +4,14 @@
 //! ordinary programs load, so it has no global constructor and no thread of its own, prints nothing, does not panic on
 //! what the other side sends, and calls the kernel directly rather than through newer glibc symbols.
 //!
-//! | | `vm` | `local` |
-//! |---|---|---|
-//! | chosen by | `/dev/vgpu` exists, or `VGPU_TRANSPORT=vm` | `VGPU_SOCKET` is set, or `VGPU_TRANSPORT=local` |
-//! | control | ioctls of `/dev/vgpu` | control messages over a `SOCK_SEQPACKET` socket |
-//! | ring memory | the kernel module's, by mmap | a memfd per ring |
-//! | kick | ioctl KICK | write to the worker's kick eventfd |
-//! | guest's sleep | ioctl WAIT | futex on the ring's `guest_parked` word |
-//! | pinned memory | any user memory | memory made by [`Session::alloc_shared`] |
+//! | | `vm` | `local` | `bar` |
+//! |---|---|---|---|
+//! | chosen by | `/dev/vgpu` exists, or `VGPU_TRANSPORT=vm` | `VGPU_SOCKET` is set, or `VGPU_TRANSPORT=local` | else: a plain PCI function is there that may be mapped; or `VGPU_TRANSPORT=bar` |
+//! | control | ioctls of `/dev/vgpu` | control messages over a `SOCK_SEQPACKET` socket | control messages through BAR0 |
+//! | ring memory | the kernel module's, by mmap | a memfd per ring | parts of BAR1 |
+//! | kick | ioctl KICK | write to the worker's kick eventfd | a store to BAR0 |
+//! | guest's sleep | ioctl WAIT | futex on the ring's `guest_parked` word | short sleeps |
+//! | pinned memory | any user memory | memory made by [`Session::alloc_shared`] | as local, in BAR1 |
 //!
 //! # The local protocol
 //!
@@ -39,6 +39,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod areas;
+mod bar;
 mod device;
 mod error;
 mod fork;

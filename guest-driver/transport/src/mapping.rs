@@ -28,12 +28,12 @@ impl Mapping {
         unsafe { Self::map(ptr::null_mut(), file, offset, len, prot, MapFlags::SHARED) }
     }
 
-    /// Maps `len` bytes of `file` at `va`. EEXIST if something is there.
-    pub(crate) fn new_at(va: usize, file: impl AsFd, len: usize) -> io::Result<Self> {
+    /// Maps `len` bytes of `file` from `offset` at `va`. EEXIST if something is there.
+    pub(crate) fn new_at(va: usize, file: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
         let flags = MapFlags::SHARED | MapFlags::FIXED_NOREPLACE;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a mapping that replaces nothing aliases nothing.
-        let mapping = unsafe { Self::map(ptr::without_provenance_mut(va), file, 0, len, prot, flags) }?;
+        let mapping = unsafe { Self::map(ptr::without_provenance_mut(va), file, offset, len, prot, flags) }?;
         mapping.at(va)
     }
 

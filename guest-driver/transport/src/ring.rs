@@ -216,6 +216,7 @@ impl Ring {
         let mapping = match &self.session.link {
             Link::Vm(link) => link.add_staging(self.index, STAGING_BYTES)?,
             Link::Local(link) => link.add_staging(self.index, STAGING_BYTES)?,
+            Link::Bar(link) => link.add_staging(self.index, STAGING_BYTES)?,
         };
         let staging = self.staging.insert(mapping);
         Ok((staging.base().as_ptr(), staging.len()))
@@ -327,6 +328,7 @@ impl Ring {
         let kicked = match &self.session.link {
             Link::Vm(link) => link.kick(),
             Link::Local(link) => link.kick(),
+            Link::Bar(link) => link.kick(),
         };
         kicked.map_err(|errno| self.session.failed(errno))
     }
@@ -359,6 +361,7 @@ impl Ring {
                         let word = unsafe { AtomicU32::from_ptr(producer.memory().guest_parked_futex()) };
                         link.sleep(word, wait.guest_parked())
                     }
+                    Link::Bar(link) => link.sleep(),
                 };
                 producer.finish_wait();
                 slept.map_err(|errno| session.failed(errno))?;
@@ -381,6 +384,7 @@ impl Drop for Ring {
             let _ = match &self.session.link {
                 Link::Vm(link) => link.remove_ring(self.index),
                 Link::Local(link) => link.remove_ring(self.index),
+                Link::Bar(link) => link.remove_ring(self.index),
             };
         }
     }

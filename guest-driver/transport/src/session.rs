@@ -172,6 +172,7 @@ impl Session {
         let (index, mapping) = match &self.inner.link {
             Link::Vm(link) => link.create_ring(),
             Link::Local(link) => link.create_ring(),
+            Link::Bar(link) => link.create_ring(),
         }
         .map_err(|error| self.inner.told(error))?;
         Ok(Ring::new(Arc::clone(&self.inner), index, mapping))
@@ -182,14 +183,18 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// In the local transport [`ControlError::NotShareable`] for memory not made by [`Session::alloc_shared`].
+    /// In the local and the driverless transport [`ControlError::NotShareable`] for memory not made by [`Session::alloc_shared`].
     pub fn map_region(&self, va: usize, len: usize, flags: u32) -> Result<Region, ControlError> {
         self.inner.check()?;
         let number = match &self.inner.link {
             Link::Vm(link) => link.map_region(va as u64, len as u64, flags),
             Link::Local(link) => self.inner.areas.shared(va, len, |fd, offset| {
-                link.map_region(fd, offset as u64, va as u64, len as u64, flags)
+                link.map_region(fd.ok_or(ControlError::NotShareable)?, offset, va as u64, len as u64, flags)
             }),
+            Link::Bar(link) => self
+                .inner
+                .areas
+                .shared(va, len, |_, offset| link.map_region(offset, va as u64, len as u64, flags)),
         }
         .map_err(|error| self.inner.told(error))?;
         Ok(Region { number, va, len })
@@ -206,11 +211,12 @@ impl Session {
         match &self.inner.link {
             Link::Vm(link) => link.unmap_region(number, va as u64, len as u64),
             Link::Local(link) => link.unmap_region(number).inspect(|()| self.inner.areas.unshared(va)),
+            Link::Bar(link) => link.unmap_region(number).inspect(|()| self.inner.areas.unshared(va)),
         }
         .map_err(|error| self.inner.told(error))
     }
 
-    /// Makes zeroed memory at `va` that can be mapped with [`Session::map_region`] in either transport. Forked children
+    /// Makes zeroed memory at `va` that can be mapped with [`Session::map_region`] in every transport. Forked children
     /// do not inherit it. Address and length are multiples of the page size.
     ///
     /// # Errors
@@ -221,7 +227,10 @@ impl Session {
         if !whole_pages || len == 0 || va == 0 {
             return Err(AreaError::Unaligned);
         }
-        self.inner.areas.alloc(va, len)
+        self.inner.areas.alloc(va, len, |len| match &self.inner.link {
+            Link::Bar(link) => link.take(len),
+            _ => Err(ControlError::NotShareable),
+        })
     }
 
     /// Gives memory of [`Session::alloc_shared`] back. No region may be mapped in it while the session lives.
@@ -246,6 +255,7 @@ impl Session {
         match &self.inner.link {
             Link::Vm(link) => link.close(),
             Link::Local(link) => link.close(),
+            Link::Bar(link) => link.close(),
         }?;
         // Whatever the page says: the host no longer looks at it.
         self.inner.vanished.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use harness::kernel::Series;
 use serde_json::json;
 use whole_stack::place::Place;
-use whole_stack::vm::{Attach, USER};
+use whole_stack::vm::{Attach, MODULE, USER, Vm};
 
 use crate::checks::{CHECKS, Check};
 use crate::{alone, stack};
@@ -70,6 +70,84 @@ fn linux_6_12_behind_the_generic_device() {
 #[test]
 fn linux_6_12_behind_the_plain_function() {
     every_check(Series::V6_12, Attach::Function);
+}
+
+/// What is otherwise without a driver, in [`left_over`] and [`pinned_window`].
+const DRIVEN: [&str; 2] = ["killed_process", "pinned_memory"];
+
+/// The plain PCI function without the module, by an ordinary user who may map it.
+#[test]
+fn linux_6_1_without_a_driver() {
+    let _alone = alone();
+    let daemon = stack().start_daemon_for(Attach::Function, &["--bar1-size", "256MiB"]).unwrap();
+    let boot = stack().system(Series::V6_1, Attach::Function).unwrap();
+    let guest = boot.attach(Attach::Function.attachment(&daemon)).start().unwrap_or_else(|e| panic!("{e:?}"));
+    let find = "dirname $(grep -l 0x10f6 /sys/bus/pci/devices/*/subsystem_device)";
+    guest.run(&format!("cd $({find}) && echo 1 >enable && chmod 666 resource0 resource1")).check().unwrap();
+    let place = Place::Vm(Box::new(Vm { guest, daemon }));
+    let own: &[Check] =
+        &[("left_over", left_over), ("pinned_window", pinned_window), ("driver_comes", driver_comes)];
+    let mut failures = Vec::new();
+    for (name, check) in CHECKS.iter().filter(|(name, _)| !DRIVEN.contains(name)).chain(own) {
+        let begin = Instant::now();
+        let outcome = check(&place);
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("without a driver: {name}: {word}, {:.1} s", begin.elapsed().as_secs_f64());
+        if let Err(error) = outcome {
+            failures.push(format!("{name}: {error:?}"));
+        }
+    }
+    let Place::Vm(vm) = place else { return };
+    match vm.daemon.totals() {
+        Ok(totals) if totals.get("sessions_open") == Some(0) => {}
+        other => failures.push(format!("programs have ended and sessions have not: {other:?}")),
+    }
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Nobody tells the host that a process was killed: its session ends when the next one comes, and what it had is used again only then.
+fn left_over(place: &Place) -> Result<()> {
+    let mut beside = place.start("compute until 7")?;
+    beside.ready()?;
+    for line in ["copies", "spin"] {
+        let mut victim = place.start(&format!("processes {line}"))?;
+        let (process, _) = victim.ready()?;
+        let worker = place.worker_of(process)?;
+        place.kill(process)?;
+        victim.finish()?;
+        ensure!(std::path::Path::new(&format!("/proc/{worker}")).exists(), "somebody has told the host");
+        place.check("compute rounds 3 2").with_context(|| format!("after a kill ({line})"))?;
+        whole_stack::place::wait_gone(worker, Duration::from_secs(20))?;
+    }
+    beside.tell("")?;
+    beside.check()?;
+    place.wait_for_total("sessions_open", 0, Duration::from_secs(20))
+}
+
+/// The module is loaded after all: programs that went without it hear that their sessions are over; new ones use it, and those after
+/// it has gone do without again.
+fn driver_comes(place: &Place) -> Result<()> {
+    let vm = place.vm().context("only in a VM")?;
+    let mut before = place.start("compute until 5")?;
+    before.ready()?;
+    vm.guest.run(&format!("insmod {MODULE}")).check()?;
+    let ended = before.finish()?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    place.check("compute rounds 1 1")?;
+    ensure!(
+        vm.guest.run("cat /sys/class/misc/vgpu/counters/requests").check()?.text() != "0",
+        "it was not used"
+    );
+    vm.guest.run("rmmod vgpu").check()?;
+    place.check("compute rounds 1 1").map(drop)
+}
+
+/// Memory of CUDA's making is shared, in the window; a program's own is not, and CUDA says so.
+fn pinned_window(place: &Place) -> Result<()> {
+    for what in ["alloc", "large", "unsupported"] {
+        place.check(&format!("pinned {what}"))?;
+    }
+    Ok(())
 }
 
 /// The VM is stopped in the midst of kernels and goes on: results are right.
