@@ -1,6 +1,7 @@
 //! A hostile process in a VM, as root, on `/dev/vgpu`: while it plays, a well-behaved one of another user computes. The guest's
 //! kernel has nothing to complain of, and the daemon lives.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::kernel::Series;
@@ -37,10 +38,21 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn hostile_process_in_a_vm_harms_nobody_but_itself() {
+    harms_nobody(Attach::Fs);
+}
+
+#[test]
+fn hostile_process_behind_the_plain_function_harms_nobody_but_itself() {
+    harms_nobody(Attach::Function);
+}
+
+fn harms_nobody(attach: Attach) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stack = Stack::build(Profile::Dev, Toolkit::Cuda13).unwrap_or_else(|e| panic!("{e:?}"));
     let hostile = artifacts::hostile_guest(Profile::Dev).unwrap_or_else(|e| panic!("{e:?}"));
-    let daemon = stack.start_daemon(&[]).unwrap();
-    let boot = stack.guest(Series::V6_1, Attach::Fs, &daemon).unwrap();
+    let daemon = stack.start_daemon_for(attach, &[]).unwrap();
+    let boot = stack.guest(Series::V6_1, attach, &daemon).unwrap();
     let boot = boot.program(&format!("{PROGRAMS}/hostile-guest"), &hostile);
     let vm = Vm { guest: boot.start().unwrap_or_else(|e| panic!("{e:?}")), daemon };
     let (seed, seconds) = (setting("VGPU_HOSTILE_SEED", SEED), setting("VGPU_HOSTILE_SECONDS", SECONDS));
