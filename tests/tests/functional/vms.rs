@@ -150,9 +150,11 @@ fn pinned_window(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The VM is stopped in the midst of kernels and goes on: results are right.
+/// The VM is stopped in the midst of kernels and goes on: results are right. Nothing is carried out meanwhile, but behind a plain PCI
+/// function, to which QEMU does not say that it has stopped.
 fn paused(place: &Place) -> Result<()> {
     let vm = place.vm().context("only in a VM")?;
+    let is_told = !vm.daemon.log().iter().any(|line| line.contains("plain PCI function"));
     for what in ["burst", "until 3"] {
         let mut program = place.start(&format!("compute {what}"))?;
         program.ready()?;
@@ -160,8 +162,9 @@ fn paused(place: &Place) -> Result<()> {
             vm.guest.qmp("stop", json!({}))?;
             let calls = place.daemon().totals()?.get("calls");
             std::thread::sleep(Duration::from_millis(300));
-            ensure!(place.daemon().totals()?.get("calls") == calls, "calls go on while the VM is stopped");
+            let rests = place.daemon().totals()?.get("calls") == calls;
             vm.guest.qmp("cont", json!({}))?;
+            ensure!(rests || !is_told, "calls go on while the VM is stopped");
             std::thread::sleep(Duration::from_millis(50));
         }
         program.tell("")?;
