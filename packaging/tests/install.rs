@@ -58,6 +58,12 @@ impl Guest {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
         fs::copy(own.join("stages.sh"), root.join("stages/stages.sh")).unwrap();
         fs::copy(own.join("stages.service"), root.join("etc/systemd/system/stages.service")).unwrap();
+        let mut probe = Command::new("gcc");
+        probe
+            .args(["-O1", "-D_GNU_SOURCE", "-o"])
+            .arg(root.join("stages/ollama-probe"))
+            .arg(own.join("ollama.c"));
+        succeed(probe.arg("-ldl"));
         let chroot = |words: &[&str]| succeed(Command::new("chroot").arg(&root).args(words));
         chroot(&["systemctl", "enable", "stages.service"]);
         chroot(&["useradd", "--create-home", "tester"]);
@@ -230,6 +236,7 @@ fn from_installation_to_removal(suite: &str) {
         said.check(step, 0, &["all is well", "every one right"]);
     }
     said.check("unit-without", 1, &["PrivateDevices=no"]);
+    said.check("ollama", 0, &["10 of 10 probes have found a GPU", "old: ", "new: "]);
     said.check("smi", 0, &["GPU 0: "]);
     said.check("loader", 0, &["libcuda.so.1", "libnvidia-ml.so.1", "/lib/x86_64-linux-gnu/"]);
     said.check("mode", 1, &["access", "failed"]);

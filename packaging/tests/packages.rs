@@ -282,3 +282,88 @@ fn vgpu_run_gives_a_program_our_libraries() {
     );
     assert!(out(Command::new(&run).arg("--help")).contains("vgpu-run PROGRAM"));
 }
+
+/// The pages that say how it is installed and used.
+const GUIDES: [&str; 7] = [
+    "README.md",
+    "docs/install.md",
+    "docs/kvm-libvirt.md",
+    "docs/plain-qemu.md",
+    "docs/containers.md",
+    "docs/ollama.md",
+    "docs/pytorch.md",
+];
+
+fn page(name: &str) -> String {
+    fs::read_to_string(harness::repository().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn command_lines_of_the_guides_are_taken() {
+    let mut count = 0;
+    for name in GUIDES {
+        let text = page(name).replace("\\\n", " ");
+        for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
+            let words: Vec<&str> = line.trim_end_matches('&').split_whitespace().collect();
+            for (program, command) in packaging::programs() {
+                if words.first() == Some(&program) {
+                    command
+                        .try_get_matches_from(&words)
+                        .unwrap_or_else(|error| panic!("{name}: {line}: {error}"));
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count >= 6, "{count}");
+}
+
+#[test]
+fn guides_name_files_that_are_installed() {
+    let (guest, host) = (contents(&made().guest), contents(&made().host));
+    let mut count = 0;
+    for name in GUIDES {
+        for word in page(name).split(|c: char| c.is_whitespace() || "`|,:;()'\"".contains(c)) {
+            let ours = [
+                "/usr/bin/vgpu",
+                "/usr/share/vgpu/",
+                "/usr/share/doc/vgpu",
+                "/etc/cdi/vgpu.",
+                "/usr/lib/x86_64-linux-gnu/lib",
+            ];
+            if ours.iter().any(|start| word.starts_with(start)) {
+                assert!(
+                    guest.contains_key(word) || host.contains_key(word),
+                    "{name}: {word} is in no package"
+                );
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 6, "{count}");
+    let cdi = fs::read_to_string(unpacked(&made().guest).path().join("etc/cdi/vgpu.yaml")).unwrap();
+    let mounted: Vec<&str> =
+        cdi.lines().filter_map(|line| line.trim().strip_prefix("- hostPath: ")).collect();
+    assert_eq!(mounted.len(), 3);
+    assert!(mounted.iter().all(|path| guest.contains_key(*path)), "{mounted:?}");
+}
+
+#[test]
+fn qemus_arguments_are_the_same_everywhere() {
+    let device = "vhost-user-fs-pci,chardev=vgpu,tag=VGPUSTUB,num-request-queues=1,queue-size=1024";
+    let (_, mut daemon) =
+        packaging::programs().into_iter().find(|(name, _)| *name == "vhost-user-vgpu").unwrap();
+    let pages = ["docs/install.md", "docs/plain-qemu.md", "docs/attachments.md"].map(page);
+    for text in pages.iter().chain([&daemon.render_long_help().to_string()]) {
+        assert!(
+            text.contains(device) && text.contains("memory-backend-memfd,id=mem,size=4G,share=on"),
+            "{text}"
+        );
+    }
+    let libvirt = page("docs/kvm-libvirt.md");
+    for word in
+        ["<target dir='VGPUSTUB'/>", "queue='1024'", "<source type='memfd'/>", "<access mode='shared'/>"]
+    {
+        assert!(libvirt.contains(word), "{word}");
+    }
+}

@@ -24,6 +24,34 @@ doctor_in_a_unit() {
         "$@" vgpu-smi doctor
 }
 
+# A unit of Ollama's name and user, more closed than its own: what the package adds to it lets it reach the device. It goes through the steps by
+# which Ollama looks for GPUs.
+ollama() {
+    useradd --system --shell /bin/false ollama
+    cat > /etc/systemd/system/ollama.service <<'UNIT'
+[Service]
+Type=oneshot
+ExecStart=/stages/ollama-probe all
+User=ollama
+Group=ollama
+DevicePolicy=closed
+PrivateDevices=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+NoNewPrivileges=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+StandardOutput=truncate:/run/ollama.out
+UNIT
+    systemctl daemon-reload
+    systemctl start ollama
+    ended=$?
+    cat /run/ollama.out
+    rm /etc/systemd/system/ollama.service
+    systemctl daemon-reload
+    return $ended
+}
+
 everything() {
     find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /dev -o -path /var/log -o -path /var/lib/dpkg \
         -o -path /var/cache -o -path /var/lib/systemd -o -path /stages -o -path /etc/ld.so.cache \) -prune -o -print | sort
@@ -42,6 +70,7 @@ case "$stage" in
         step user doctor_as_user
         step unit doctor_in_a_unit -p DevicePolicy=closed -p 'DeviceAllow=/dev/vgpu rw'
         step unit-without doctor_in_a_unit -p PrivateDevices=yes
+        step ollama ollama
         step smi nvidia-smi -L
         step loader sh -c 'ldconfig -p | grep -E "libcuda|libnvidia-ml"'
         chmod 600 /dev/vgpu
