@@ -59,16 +59,21 @@ impl Made {
 /// What does not build, or a tool that is missing.
 pub fn build(folder: &Path, profile: Profile) -> Result<Made> {
     fs::create_dir_all(folder)?;
-    let staging = folder.join("staging");
-    if staging.exists() {
-        fs::remove_dir_all(&staging)?;
-    }
+    let staging = tempfile::tempdir_in(folder)?;
+    let (trees, packed) = (staging.path().join("trees"), staging.path().join("packed"));
+    fs::create_dir(&packed)?;
     let built = guest::Built::make(profile)?;
+    // Renamed into place: whoever reads an earlier one, or makes them as well, has a whole one.
+    let place = |made: PathBuf| -> Result<PathBuf> {
+        let to = folder.join(made.file_name().context("a package without a name")?);
+        fs::rename(&made, &to)?;
+        Ok(to)
+    };
     Ok(Made {
-        guest: guest::package(&built, &staging, folder)?,
-        dkms: guest::sources(&staging, folder)?,
-        archive: guest::archive(&built, &staging, folder)?,
-        host: host::package(profile, &staging, folder)?,
+        guest: place(guest::package(&built, &trees, &packed)?)?,
+        dkms: place(guest::sources(&trees, &packed)?)?,
+        archive: place(guest::archive(&built, &trees, &packed)?)?,
+        host: place(host::package(profile, &trees, &packed)?)?,
     })
 }
 
@@ -98,12 +103,8 @@ fn succeed(command: &mut Command, what: &str) -> Result<Vec<u8>> {
 
 /// A program without its symbols, as users get it.
 fn stripped(program: &Path) -> Result<Vec<u8>> {
-    let to = program.with_extension("stripped");
-    succeed(
-        Command::new("strip").args(["--strip-unneeded", "-o"]).arg(&to).arg(program),
-        "strip (binutils)",
-    )?;
-    let bytes = fs::read(&to)?;
-    fs::remove_file(&to)?;
-    Ok(bytes)
+    let to = tempfile::NamedTempFile::new()?;
+    let mut strip = Command::new("strip");
+    succeed(strip.args(["--strip-unneeded", "-o"]).arg(to.path()).arg(program), "strip (binutils)")?;
+    Ok(fs::read(to.path())?)
 }
