@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::wheels::Toolkit;
 use whole_stack::artifacts::Profile;
@@ -93,6 +93,97 @@ fn priority_comes_first_and_leaves_a_little() {
     let (high, to_high) = daemon(folder.path(), 2, &["--priority", "high", "--weight", "1"]);
     let share = share_of_the_first((&high, &to_high), (&low, &to_low));
     assert!((85..100).contains(&share), "{share} %");
+}
+
+#[test]
+fn equal_vms_have_equal_shares() {
+    let folder = tempfile::tempdir().unwrap();
+    let vms: Vec<_> = (1..=4).map(|vm| daemon(folder.path(), vm, &[])).collect();
+    let tenants: Vec<_> =
+        vms.iter().map(|(_, local)| Tenant::start(local, &["steps", "10", "20000", "2"])).collect();
+    let used = || vms.iter().map(|(daemon, _)| gpu_ms(daemon)).collect::<Vec<_>>();
+    let before = used();
+    std::thread::sleep(Duration::from_secs(8));
+    let used: Vec<f64> = used()
+        .iter()
+        .zip(before)
+        .map(|(after, before)| f64::from(u32::try_from(after - before).unwrap()))
+        .collect();
+    // Each has compared its own results.
+    tenants.into_iter().for_each(|tenant| drop(tenant.end()));
+    // Jain's index: 1 where all are equal.
+    let index = used.iter().sum::<f64>().powi(2) / (4.0 * used.iter().map(|ms| ms * ms).sum::<f64>());
+    assert!(index > 0.95, "{index}: {used:?} ms");
+}
+
+/// What a daemon has open, and its processes; once nothing changes any more.
+fn settled(daemon: &Daemon) -> (usize, usize) {
+    let look = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+        (files, daemon.children().len())
+    };
+    let (mut last, mut since) = (look(), Instant::now());
+    let begin = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{last:?}: it does not come to rest");
+        std::thread::sleep(Duration::from_millis(50));
+        let now = look();
+        if now != last || daemon.totals().unwrap().get("sessions_open") != Some(0) {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+/// The long one is the row `sharing/soak` of `tests/gpu/run.py`.
+#[test]
+fn tenants_that_come_and_go_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let vms = [
+        daemon(folder.path(), 1, &["--priority", "high"]),
+        daemon(folder.path(), 2, &["--weight", "30"]),
+        daemon(folder.path(), 3, &[]),
+        daemon(folder.path(), 4, &["--vram", "64MiB"]),
+    ];
+    let before: Vec<_> = vms.iter().map(|(daemon, _)| settled(daemon)).collect();
+    let mut random = hostile::Random::new(7);
+    let (mut ended, mut killed) = (0, 0);
+    let mut running: Vec<(Tenant, bool, Instant)> = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(12) || !running.is_empty() {
+        if begin.elapsed() < Duration::from_secs(12) && running.len() < 4 {
+            let (_, local) = &vms[random.pick(&[0, 1, 2, 3])];
+            let (kind, elements) =
+                (random.pick(&["steps", "flood", "latency"]), random.pick(&["2000", "20000"]));
+            let tenant = Tenant::start(local, &[kind, "1", elements, "2"]);
+            let ends = Instant::now() + Duration::from_millis(random.below(900));
+            running.push((tenant, random.once_in(3), ends));
+        }
+        let due = running.iter().position(|(_, kill, ends)| *kill && Instant::now() > *ends);
+        if let Some(at) = due {
+            let (mut tenant, ..) = running.remove(at);
+            tenant.child.kill().unwrap();
+            tenant.child.wait().unwrap();
+            killed += 1;
+        } else if let Some(at) = running.iter().position(|(_, kill, _)| !*kill).filter(|_| running.len() == 4)
+        {
+            running.remove(at).0.end();
+            ended += 1;
+        } else if begin.elapsed() >= Duration::from_secs(12) && running.iter().all(|(_, kill, _)| !*kill) {
+            running.drain(..).for_each(|(tenant, ..)| {
+                tenant.end();
+                ended += 1;
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{ended} have ended, {killed} were killed");
+    assert!(ended >= 4 && killed >= 2, "{ended} {killed}");
+    for ((daemon, _), (files, children)) in vms.iter().zip(before) {
+        let (now, left) = settled(daemon);
+        // A descriptor more or less is one that is kept for the next.
+        assert!(now <= files + 4 && left <= children + 1, "{files} {now}, {children} {left}");
+    }
 }
 
 /// What a daemon that misses its turn does to another one's tenant, while both want the device.
