@@ -1,128 +1,101 @@
-//! What guests get.
+//! What goes into a guest.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use harness::repository;
-use whole_stack::artifacts::{self, Profile};
+use whole_stack::artifacts::Parts;
 
-use crate::tree::Tree;
-use crate::{LIBRARIES, VERSION, elsewhere, manuals, stripped, succeed, text};
+use crate::pages;
+use crate::tree::{self, copy, data, link, put, stripped};
 
-/// The libraries, by the names that they are loaded and linked by.
-const NAMES: [(&str, &str); 2] = [("libcuda.so.1", "libcuda.so"), ("libnvidia-ml.so.1", "libnvidia-ml.so")];
-/// Texts of the guest's folder, where they go, and their modes.
-const TEXTS: [(&str, &str, u32); 6] = [
-    ("vgpu-run", "/usr/bin/vgpu-run", 0o755),
-    ("vgpu-rebind", "/usr/lib/vgpu/vgpu-rebind", 0o755),
-    ("vgpu-nodes", "/usr/lib/vgpu/vgpu-nodes", 0o755),
-    ("vgpu-nodes.service", "/usr/lib/systemd/system/vgpu-nodes.service", 0o644),
-    ("ollama.conf", "/usr/lib/systemd/system/ollama.service.d/vgpu.conf", 0o644),
-    ("cdi.yaml", "/etc/cdi/vgpu.yaml", 0o644),
-];
-/// Those that the module's folder has.
-const MODULE_TEXTS: [(&str, &str); 2] = [
-    ("60-vgpu.rules", "/usr/lib/udev/rules.d/60-vgpu.rules"),
-    ("vgpu-modprobe.conf", "/usr/lib/modprobe.d/vgpu.conf"),
-];
+/// Where Debian's dynamic loader looks.
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// The libraries, and the names by which programs are linked to them.
+pub const NAMES: [(&str, &str); 2] =
+    [("libcuda.so.1", "libcuda.so"), ("libnvidia-ml.so.1", "libnvidia-ml.so")];
+/// The folder that has the libraries and nothing else, for `vgpu-run`.
+const ALONE: &str = "usr/lib/vgpu";
 
-/// The compiled part.
-pub(crate) struct Built {
-    libraries: Vec<(&'static str, &'static str, Vec<u8>)>,
-    smi: Vec<u8>,
+const RULES: &str = "guest-driver/kmod/packaging/60-vgpu.rules";
+const MODPROBE: &str = "guest-driver/kmod/packaging/vgpu-modprobe.conf";
+
+/// Files of `vgpu-guest` that are built or lie elsewhere.
+pub(crate) fn fill(root: &Path, built: &Parts) -> Result<()> {
+    for (loaded, linked) in NAMES {
+        stripped(root, &format!("{LIBRARIES}/{loaded}"), &built.libraries.join(loaded), 0o644)?;
+        link(root, &format!("{LIBRARIES}/{linked}"), loaded)?;
+        link(root, &format!("{ALONE}/{loaded}"), &format!("/{LIBRARIES}/{loaded}"))?;
+    }
+    stripped(root, "usr/bin/vgpu-smi", &built.smi, 0o755)?;
+    copy(root, "usr/lib/udev/rules.d/60-vgpu.rules", RULES)?;
+    copy(root, "usr/lib/modprobe.d/vgpu.conf", MODPROBE)?;
+    pages::put_all(root, &pages::smi())
 }
 
-impl Built {
-    pub(crate) fn make(profile: Profile) -> Result<Self> {
-        let folder = artifacts::libcuda(profile)?;
-        let libraries = NAMES
-            .iter()
-            .map(|(loaded, linked)| Ok((*loaded, *linked, stripped(&folder.join(loaded))?)))
-            .collect::<Result<_>>()?;
-        Ok(Self { libraries, smi: stripped(&artifacts::portable_smi(profile)?)? })
-    }
+/// The kernel module's source, for DKMS.
+pub(crate) fn fill_dkms(root: &Path, version: &str) -> Result<()> {
+    sources(&root.join(format!("usr/src/vgpu-{version}")), version)
 }
 
-/// Libraries and tools.
-pub(crate) fn package(built: &Built, staging: &Path, to: &Path) -> Result<PathBuf> {
-    let tree = Tree::new(staging.join("vgpu-guest"))?;
-    for (loaded, linked, bytes) in &built.libraries {
-        tree.file(&format!("{LIBRARIES}/{loaded}"), bytes, 0o644)?;
-        tree.link(&format!("{LIBRARIES}/{linked}"), loaded)?;
-    }
-    tree.file("/usr/bin/vgpu-smi", &built.smi, 0o755)?;
-    for (name, path, mode) in TEXTS {
-        tree.file(path, text(&format!("guest/{name}"), LIBRARIES)?, mode)?;
-    }
-    for (name, path) in MODULE_TEXTS {
-        tree.file(path, elsewhere(&format!("guest-driver/kmod/packaging/{name}"))?, 0o644)?;
-    }
-    manuals::install(&tree, "vgpu-smi")?;
-    tree.file("/usr/share/doc/vgpu-guest/copyright", elsewhere("NOTICE")?, 0o644)?;
-    tree.file("/usr/share/doc/vgpu-guest/install.md", elsewhere("docs/install.md")?, 0o644)?;
-    let scripts = ["preinst", "postinst", "prerm", "postrm", "triggers"];
-    let scripts: Vec<_> = scripts
-        .iter()
-        .map(|name| Ok((*name, text(&format!("guest/{name}"), LIBRARIES)?)))
-        .collect::<Result<_>>()?;
-    tree.pack(&text("guest/control", LIBRARIES)?, &scripts, to)
-}
-
-/// The kernel module's sources: path in their folder, and bytes.
-fn module() -> Result<Vec<(String, Vec<u8>)>> {
-    let folder = repository().join("guest-driver/kmod");
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&folder)?.chain(fs::read_dir(folder.join("include"))?) {
-        let path = entry?.path();
-        if path.is_file() {
-            let name = path.strip_prefix(&folder)?.to_string_lossy().into_owned();
-            files.push((name, fs::read(&path)?));
+fn sources(folder: &Path, version: &str) -> Result<()> {
+    let kmod = repository().join("guest-driver/kmod");
+    // Its tests and the rules are not needed for a build; its link to the headers becomes a folder.
+    for entry in std::fs::read_dir(&kmod).with_context(|| format!("cannot read {}", kmod.display()))? {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()))?;
+        let is_source = name.ends_with(".c") || name.ends_with(".h");
+        if is_source && !name.ends_with(".mod.c")
+            || ["Kbuild", "Makefile", "LICENSE", "README.md"].contains(&name.as_str())
+        {
+            put(folder, &name, &std::fs::read(&path)?, 0o644)?;
         }
     }
-    files.sort();
-    Ok(files)
+    tree::copy_folder(&kmod.join("include"), &folder.join("include"))?;
+    let text = std::fs::read_to_string(kmod.join("dkms.conf"))?;
+    let line = format!("PACKAGE_VERSION=\"{}\"", crate::VERSION);
+    ensure!(text.contains(&line), "dkms.conf does not have {line}, the version in Cargo.toml");
+    put(folder, "dkms.conf", text.replace(&line, &format!("PACKAGE_VERSION=\"{version}\"")).as_bytes(), 0o644)
 }
 
-/// The kernel module, for DKMS.
-pub(crate) fn sources(staging: &Path, to: &Path) -> Result<PathBuf> {
-    let tree = Tree::new(staging.join("vgpu-guest-dkms"))?;
-    for (name, bytes) in module()? {
-        tree.file(&format!("/usr/src/vgpu-{VERSION}/{name}"), bytes, 0o644)?;
+/// The tarball with its install.sh.
+pub(crate) fn tarball(work: &Path, built: &Parts, version: &str, folder: &Path) -> Result<PathBuf> {
+    let name = format!("vgpu-guest-{version}");
+    let root = work.join(&name);
+    for (loaded, _) in NAMES {
+        stripped(&root, &format!("lib/{loaded}"), &built.libraries.join(loaded), 0o644)?;
     }
-    tree.file("/usr/share/doc/vgpu-guest-dkms/copyright", elsewhere("guest-driver/kmod/LICENSE")?, 0o644)?;
-    let scripts =
-        [("postinst", text("dkms/postinst", LIBRARIES)?), ("prerm", text("dkms/prerm", LIBRARIES)?)];
-    tree.pack(&text("dkms/control", LIBRARIES)?, &scripts, to)
-}
+    stripped(&root, "bin/vgpu-smi", &built.smi, 0o755)?;
+    let own = data().join("vgpu-guest/root");
+    put(&root, "bin/vgpu-run", &std::fs::read(own.join("usr/bin/vgpu-run"))?, 0o755)?;
+    copy(&root, "share/60-vgpu.rules", RULES)?;
+    copy(&root, "share/vgpu.conf", MODPROBE)?;
+    put(&root, "share/vgpu.yaml", &cdi(&own)?, 0o644)?;
+    let drop_in = own.join("usr/lib/systemd/system/ollama.service.d/50-vgpu.conf");
+    put(&root, "share/50-vgpu.conf", &std::fs::read(drop_in)?, 0o644)?;
+    sources(&root.join("kmod"), version)?;
+    for file in ["LICENSE", "NOTICE", "CHANGELOG.md"] {
+        copy(&root, file, file)?;
+    }
+    let script = std::fs::read_to_string(data().join("tarball/install.sh"))?.replace("@VERSION@", version);
+    put(&root, "install.sh", script.as_bytes(), 0o755)?;
+    tree::open_folders(&root)?;
 
-/// Both for systems without dpkg. install.sh fills in where libraries are.
-pub(crate) fn archive(built: &Built, staging: &Path, to: &Path) -> Result<PathBuf> {
-    let name = format!("vgpu-guest-{VERSION}");
-    let tree = Tree::new(staging.join(&name))?;
-    for (loaded, _, bytes) in &built.libraries {
-        tree.file(&format!("lib/{loaded}"), bytes, 0o644)?;
-    }
-    tree.file("bin/vgpu-smi", &built.smi, 0o755)?;
-    for (text_name, ..) in TEXTS {
-        tree.file(&format!("share/{text_name}"), text(&format!("guest/{text_name}"), "@LIBRARIES@")?, 0o644)?;
-    }
-    for (text_name, _) in MODULE_TEXTS {
-        let bytes = elsewhere(&format!("guest-driver/kmod/packaging/{text_name}"))?;
-        tree.file(&format!("share/{text_name}"), bytes, 0o644)?;
-    }
-    for (path, bytes) in module()? {
-        tree.file(&format!("kmod/{path}"), bytes, 0o644)?;
-    }
-    // @LIBRARIES@ stays in it: it is the script that fills it in.
-    tree.file("install.sh", text("install.sh", "@LIBRARIES@")?, 0o755)?;
-    tree.file("LICENSE", elsewhere("LICENSE")?, 0o644)?;
-    tree.file("install.md", elsewhere("docs/install.md")?, 0o644)?;
-    let archive = to.join(format!("{name}.tar.gz"));
+    let file = folder.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1700000000", "-czf"]);
-    tar.arg(&archive).arg("-C").arg(staging).arg(tree.folder().file_name().unwrap_or_default());
-    succeed(&mut tar, "tar")?;
-    Ok(archive)
+    tar.args([
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--sort=name",
+        &format!("--mtime=@{}", tree::time()),
+    ]);
+    tar.args(["-czf"]).arg(&file).arg("-C").arg(work).arg(&name);
+    let done = tar.output().context("tar does not start")?;
+    ensure!(done.status.success(), "tar: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(file)
+}
+
+fn cdi(own: &Path) -> Result<Vec<u8>> {
+    std::fs::read(own.join("etc/cdi/vgpu.yaml")).context("the CDI file")
 }

@@ -1,110 +1,88 @@
-//! What users install: Debian packages for the host and for guests, and an archive with an install script for other guests.
+//! What users install: Debian packages and a tarball, made of what this repository builds.
 //!
-//! | made | of | goes to |
+//! | package | where | what |
 //! |---|---|---|
-//! | `vgpu-guest_V_amd64.deb` | the guest's libraries and tools | guests; C library 2.28 or newer |
-//! | `vgpu-guest-dkms_V_all.deb` | the kernel module's sources | guests |
-//! | `vgpu-host_V_amd64.deb` | daemon and vgpuctl | hosts, with the C library that they were built with or newer |
-//! | `vgpu-guest-V.tar.gz` | the first two, and install.sh | other guests |
+//! | `vgpu-guest` | guest | `libcuda.so.1`, `libnvidia-ml.so.1`, `vgpu-smi`, `vgpu-run`, rules, a CDI file |
+//! | `vgpu-guest-dkms` | guest | the kernel module's source, which DKMS builds |
+//! | `vgpu-guest-nvidia-nodes` | guest, if wanted | `/dev/nvidia0` and `/dev/nvidiactl` as links to `/dev/vgpu` |
+//! | `vgpu-host` | host | `vhost-user-vgpu`, `vgpuctl`, a systemd unit for each VM, manual pages, completions |
+//! | `vgpu-guest-VERSION.tar.gz` | guest without dpkg | the first two with `install.sh` |
 //!
-//! The texts (control fields, maintainer scripts, units) lie beside this crate's sources, one folder a package; `@VERSION@`, `@LIBRARIES@` and
-//! `@GLIBC@` in them are filled in. Manuals and completions are made of the programs' own command lines. Nothing is installed and root is
-//! not needed; dpkg-deb, tar and md5sum are.
+//! Each package has a folder of its own beside `src`: `control`, maintainer scripts, `conffiles`, `triggers`, and in `root` the files that go
+//! into it as they are. What is built comes in here, in [`guest`] and [`host`]. dpkg-deb makes the package; nothing needs root.
 //!
-//! Two builds of the same sources give the same bytes, but for what compilers do.
+//! What it is not: it signs nothing, uploads nothing, and makes no source package.
+//!
+//! Invariants:
+//! - Programs and libraries need no symbol newer than [`whole_stack::artifacts::GLIBC`], so one package serves all systems.
+//! - Files belong to root, have the mode 644 or 755, and one time, that of the last commit: the same sources make the same package.
+//! - No file of NVIDIA's is in a package.
 
-mod guest;
-mod host;
-mod manuals;
+pub mod guest;
+pub mod host;
+pub mod pages;
+
+mod deb;
 mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use harness::repository;
-use whole_stack::artifacts::Profile;
+use anyhow::{Context, Result};
+use harness::progress::step;
+use whole_stack::artifacts::{self, Profile};
 
-pub use manuals::{Shell, completion, manual, programs};
+pub use deb::DEBS;
 
-/// The release of all packages.
+/// The release, as in the packages' names.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Where guests on Debian and Ubuntu have libraries.
-pub const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
 /// What was made.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// Libraries and tools of guests.
-    pub guest: PathBuf,
-    /// The kernel module's sources.
-    pub dkms: PathBuf,
-    /// Daemon and administration.
-    pub host: PathBuf,
-    /// For guests without dpkg.
-    pub archive: PathBuf,
+    /// The folder of it all.
+    pub folder: PathBuf,
+    /// The packages.
+    pub debs: Vec<PathBuf>,
+    /// The tarball.
+    pub tarball: PathBuf,
 }
 
 impl Made {
-    /// All of it.
-    pub fn all(&self) -> [&Path; 4] {
-        [&self.guest, &self.dkms, &self.host, &self.archive]
+    /// The package of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn deb(&self, name: &str) -> Result<&Path> {
+        let begins = format!("{name}_");
+        let is_it =
+            |deb: &&PathBuf| deb.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&begins));
+        self.debs.iter().find(is_it).map(PathBuf::as_path).with_context(|| format!("no package {name}"))
     }
 }
 
-/// Builds the programs, and makes everything in this folder.
+/// Builds everything and makes the packages, in `folder`, as this version.
 ///
 /// # Errors
-/// What does not build, or a tool that is missing.
-pub fn build(folder: &Path, profile: Profile) -> Result<Made> {
+/// When something does not build, or a tool is missing.
+pub fn make(profile: Profile, folder: &Path, version: &str) -> Result<Made> {
+    let built = artifacts::release_parts(profile)?;
     fs::create_dir_all(folder)?;
-    let staging = tempfile::tempdir_in(folder)?;
-    let (trees, packed) = (staging.path().join("trees"), staging.path().join("packed"));
-    fs::create_dir(&packed)?;
-    let built = guest::Built::make(profile)?;
-    // Renamed into place: whoever reads an earlier one, or makes them as well, has a whole one.
-    let place = |made: PathBuf| -> Result<PathBuf> {
-        let to = folder.join(made.file_name().context("a package without a name")?);
-        fs::rename(&made, &to)?;
-        Ok(to)
-    };
-    Ok(Made {
-        guest: place(guest::package(&built, &trees, &packed)?)?,
-        dkms: place(guest::sources(&trees, &packed)?)?,
-        archive: place(guest::archive(&built, &trees, &packed)?)?,
-        host: place(host::package(profile, &trees, &packed)?)?,
-    })
-}
-
-/// A text of this folder, filled in.
-fn text(path: &str, libraries: &str) -> Result<String> {
-    let from = repository().join("packaging").join(path);
-    let text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
-    Ok(text.replace("@VERSION@", VERSION).replace("@LIBRARIES@", libraries))
-}
-
-/// A file that is somewhere else in the repository.
-fn elsewhere(path: &str) -> Result<Vec<u8>> {
-    let from = repository().join(path);
-    fs::read(&from).with_context(|| from.display().to_string())
-}
-
-fn succeed(command: &mut Command, what: &str) -> Result<Vec<u8>> {
-    let output = command.output().with_context(|| format!("{what} does not start: is it installed?"))?;
-    ensure!(
-        output.status.success(),
-        "{what}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(output.stdout)
-}
-
-/// A program without its symbols, as users get it.
-fn stripped(program: &Path) -> Result<Vec<u8>> {
-    let to = tempfile::NamedTempFile::new()?;
-    let mut strip = Command::new("strip");
-    succeed(strip.args(["--strip-unneeded", "-o"]).arg(to.path()).arg(program), "strip (binutils)")?;
-    Ok(fs::read(to.path())?)
+    let _turn = harness::cache::lock(&folder.join("packages"))?;
+    let work = tempfile::tempdir_in(folder)?;
+    let mut debs = Vec::new();
+    for name in DEBS {
+        step(format_args!("packing {name}"));
+        let root = work.path().join(name);
+        match name {
+            "vgpu-guest" => guest::fill(&root, &built)?,
+            "vgpu-guest-dkms" => guest::fill_dkms(&root, version)?,
+            "vgpu-host" => host::fill(&root, &built)?,
+            _ => {}
+        }
+        debs.push(deb::make(name, &root, version, folder)?);
+    }
+    step(format_args!("packing vgpu-guest-{version}.tar.gz"));
+    let tarball = guest::tarball(work.path(), &built, version, folder)?;
+    Ok(Made { folder: folder.to_owned(), debs, tarball })
 }

@@ -1,103 +1,87 @@
-//! A package's files before they are packed.
+//! Files as they lie in a package.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use harness::repository;
 
-use crate::succeed;
-
-/// Scripts that dpkg runs.
-const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
-
-/// A folder that becomes a package.
-pub(crate) struct Tree {
-    folder: PathBuf,
+/// This crate's folder.
+pub(crate) fn data() -> PathBuf {
+    repository().join("packaging")
 }
 
-impl Tree {
-    /// An empty one.
-    pub(crate) fn new(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { folder })
+/// Puts a file at a path of the package, with its mode.
+pub(crate) fn put(root: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let file = root.join(path.trim_start_matches('/'));
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
+    fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
 
-    fn place(&self, path: &str) -> Result<PathBuf> {
-        let mut place = self.folder.clone();
-        let mut parts = Path::new(path.trim_start_matches('/')).components().peekable();
-        while let Some(part) = parts.next() {
-            place.push(part);
-            if parts.peek().is_some() && !place.exists() {
-                fs::create_dir(&place)?;
-                fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
-            }
+/// Puts a copy of a file of the repository.
+pub(crate) fn copy(root: &Path, path: &str, source: &str) -> Result<()> {
+    let from = repository().join(source);
+    put(root, path, &fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?, 0o644)
+}
+
+/// Puts a link.
+pub(crate) fn link(root: &Path, path: &str, target: &str) -> Result<()> {
+    let link = root.join(path.trim_start_matches('/'));
+    if let Some(parent) = link.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    std::os::unix::fs::symlink(target, &link).with_context(|| format!("cannot link {}", link.display()))
+}
+
+/// Puts a program or library without what only a debugger reads.
+pub(crate) fn stripped(root: &Path, path: &str, from: &Path, mode: u32) -> Result<()> {
+    put(root, path, &[], mode)?;
+    let to = root.join(path.trim_start_matches('/'));
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-unneeded").arg("-o").arg(&to).arg(from);
+    let done = strip.output().context("strip does not start: apt-get install binutils")?;
+    ensure!(done.status.success(), "strip {}: {}", from.display(), String::from_utf8_lossy(&done.stderr));
+    fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// Copies a folder with what is in it; programs stay programs, everything else is 644.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let (entry, name) = entry.map(|e| (e.path(), e.file_name()))?;
+        if entry.is_dir() {
+            copy_folder(&entry, &to.join(name))?;
+        } else {
+            let mode = fs::metadata(&entry)?.permissions().mode();
+            let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
+            put(to, &name.to_string_lossy(), &fs::read(&entry)?, mode)?;
         }
-        Ok(place)
     }
+    Ok(())
+}
 
-    pub(crate) fn file(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<()> {
-        let place = self.place(path)?;
-        fs::write(&place, bytes).with_context(|| place.display().to_string())?;
-        fs::set_permissions(&place, fs::Permissions::from_mode(mode))?;
-        Ok(())
-    }
-
-    pub(crate) fn link(&self, path: &str, target: &str) -> Result<()> {
-        symlink(target, self.place(path)?)?;
-        Ok(())
-    }
-
-    /// A folder that has no file yet.
-    pub(crate) fn empty(&self, path: &str) -> Result<()> {
-        self.place(&format!("{path}/x")).map(drop)
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Makes the package. `control` and the scripts are given as texts; what lies in /etc is the administrator's.
-    pub(crate) fn pack(&self, control: &str, others: &[(&str, String)], to: &Path) -> Result<PathBuf> {
-        let field = |name: &str| {
-            let line = control.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            line.with_context(|| format!("the control file has no {name}"))
-        };
-        let name = format!("{}_{}_{}.deb", field("Package")?, field("Version")?, field("Architecture")?);
-        let mut list = Command::new("find");
-        list.current_dir(&self.folder).args([
-            ".",
-            "-type",
-            "f",
-            "-not",
-            "-path",
-            "./DEBIAN/*",
-            "-printf",
-            "%P\\n",
-        ]);
-        let files = String::from_utf8(succeed(&mut list, "find")?)?;
-        let mut files: Vec<&str> = files.lines().collect();
-        files.sort_unstable();
-        let sums = succeed(Command::new("md5sum").current_dir(&self.folder).args(&files), "md5sum")?;
-        let conffiles: String =
-            files.iter().filter(|f| f.starts_with("etc/")).map(|f| format!("/{f}\n")).collect();
-        self.file("DEBIAN/control", control, 0o644)?;
-        self.file("DEBIAN/md5sums", sums, 0o644)?;
-        if !conffiles.is_empty() {
-            self.file("DEBIAN/conffiles", conffiles, 0o644)?;
+/// Gives every folder the mode 755, whatever this user's umask is.
+pub(crate) fn open_folders(root: &Path) -> Result<()> {
+    fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(root)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
         }
-        for (name, text) in others {
-            let mode = if SCRIPTS.contains(name) { 0o755 } else { 0o644 };
-            self.file(&format!("DEBIAN/{name}"), text, mode)?;
-        }
-        let package = to.join(name);
-        let mut build = Command::new("dpkg-deb");
-        build.args(["--root-owner-group", "-Zxz", "--build"]).arg(&self.folder).arg(&package);
-        // The same files at the same place are the same package.
-        build.env("SOURCE_DATE_EPOCH", "1700000000");
-        succeed(&mut build, "dpkg-deb (Debian: apt-get install dpkg)")?;
-        Ok(package)
     }
+    Ok(())
+}
+
+/// Seconds since 1970 of the last commit, for the times in packages; 0 without git.
+pub(crate) fn time() -> String {
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--format=%ct"]).current_dir(repository());
+    let said = git.output().ok().filter(|done| done.status.success());
+    let text = said.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned()).unwrap_or_default();
+    if text.parse::<u64>().is_ok() { text } else { "0".to_owned() }
 }

@@ -122,8 +122,12 @@ const LIBRARIES: [(&str, &str, &str); 2] =
 /// # Errors
 /// When they do not build, or the tools for it cannot be fetched.
 pub fn libcuda(profile: Profile) -> Result<PathBuf> {
-    step("building libcuda.so.1 and libnvidia-ml.so.1");
-    let built = zigbuild(&LIBRARIES.map(|(package, ..)| package), profile)?;
+    let built = zigbuild(profile, &LIBRARIES.map(|(package, ..)| package))?;
+    settle(profile, &built)
+}
+
+/// Puts the libraries into a folder of their own, by the names that they are loaded by.
+fn settle(profile: Profile, built: &Path) -> Result<PathBuf> {
     let folder = store("libcuda").join(profile.folder());
     fs::create_dir_all(&folder)?;
     let _lock = cache::lock(&folder.join("libcuda.so.1"))?;
@@ -140,18 +144,39 @@ pub fn libcuda(profile: Profile) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// `vgpu-smi` as guests get it: like the libraries, it loads with any C library from [`GLIBC`] on.
+/// What packages are made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The folder of the guest's libraries, by the names that they are loaded by.
+    pub libraries: PathBuf,
+    /// The daemon.
+    pub daemon: PathBuf,
+    /// The administrator's program.
+    pub vgpuctl: PathBuf,
+    /// The guest's.
+    pub smi: PathBuf,
+}
+
+/// Libraries and programs that need no symbol newer than [`GLIBC`], to be installed anywhere.
 ///
 /// # Errors
 /// As for [`libcuda`].
-pub fn portable_smi(profile: Profile) -> Result<PathBuf> {
-    step("building vgpu-smi for guests");
-    Ok(zigbuild(&["vgpu-smi"], profile)?.join("vgpu-smi"))
+pub fn release_parts(profile: Profile) -> Result<Parts> {
+    // At once, so that the crates that they share are built once.
+    let built = zigbuild(profile, &["libcuda", "libnvidia-ml", "vgpu-smi", "vhost-backend", "vgpuctl"])?;
+    let libraries = settle(profile, &built)?;
+    Ok(Parts {
+        libraries,
+        daemon: built.join("vhost-user-vgpu"),
+        vgpuctl: built.join("vgpuctl"),
+        smi: built.join("vgpu-smi"),
+    })
 }
 
-/// Builds packages for [`GLIBC`]; the folder that has them.
-fn zigbuild(packages: &[&str], profile: Profile) -> Result<PathBuf> {
+/// Builds packages for [`GLIBC`]; the folder of what comes of it.
+fn zigbuild(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let tools = zig()?;
+    step(format_args!("building {}", packages.join(", ")));
     let target = format!("x86_64-unknown-linux-gnu.{GLIBC}");
     let mut command = cargo();
     let path = std::env::join_paths(
@@ -162,7 +187,7 @@ fn zigbuild(packages: &[&str], profile: Profile) -> Result<PathBuf> {
     for package in packages {
         command.args(["--package", package]);
     }
-    succeed(command, &format!("cargo zigbuild of {}", packages.join(" and ")))?;
+    succeed(command, &format!("cargo zigbuild of {}", packages.join(", ")))?;
     Ok(repository().join("target/x86_64-unknown-linux-gnu").join(profile.folder()))
 }
 

@@ -11,6 +11,7 @@
 mod agent;
 mod boot;
 mod command;
+mod installed;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -23,6 +24,7 @@ use guest_agent::{CHUNK, Request};
 use serde_json::Value;
 
 pub use boot::Boot;
+pub(crate) use boot::agent_program;
 pub use command::{Output, Run, Running};
 
 use crate::qemu::{Process, Version};
@@ -43,6 +45,8 @@ pub struct Guest {
     kernel: String,
     version: Version,
     booted_in: Duration,
+    /// How long a boot may take.
+    limit: Duration,
 }
 
 impl Guest {
@@ -141,7 +145,7 @@ impl Guest {
     /// Needs [`Machine::reboot`](crate::qemu::Machine::reboot). Commands that ran are gone without an answer.
     ///
     /// # Errors
-    /// When `reset` fails, or the guest does not come up again in two minutes.
+    /// When `reset` fails, or the guest does not come up again in two minutes; a whole system in ten.
     pub fn reboot(&mut self, reset: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let begin = Instant::now();
         reset(self)?;
@@ -149,7 +153,7 @@ impl Guest {
         self.agent.hang_up();
         let port = self.process().dir().join("agent");
         let agent = Agent::connect(&port).and_then(|(agent, first)| {
-            let kernel = agent.hello(&first, begin + BOOT_LIMIT)?;
+            let kernel = agent.hello(&first, begin + self.limit)?;
             agent.forget(first.id);
             Ok((agent, kernel))
         });

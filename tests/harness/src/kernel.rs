@@ -27,7 +27,9 @@ impl Series {
     /// All of them, oldest first.
     pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
-    fn suite(self) -> &'static str {
+    /// Debian's name of the release that has it.
+    #[must_use]
+    pub fn suite(self) -> &'static str {
         match self {
             Self::V6_1 => "bookworm",
             Self::V6_12 => "trixie",

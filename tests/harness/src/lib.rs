@@ -2,7 +2,7 @@
 //!
 //! Used by `cargo xtask vm` and by the whole-stack tests. It starts from a machine that has Rust, gcc, make,
 //! python3 with pip and the package sources of its distribution, and leaves that machine as it found it: whatever is
-//! fetched lies under `target/`, no file outside is written, and nothing needs root.
+//! fetched lies under `target/`, no file outside is written, and nothing but [`system`] needs root.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`qemu`] | finds a QEMU that can do what is asked, or unpacks one; starts it; speaks QMP to it |
 //! | [`kernel`] | guest kernels, their headers, and out-of-tree modules built against them |
 //! | [`initramfs`] | packs a small root file system for the guest |
+//! | [`system`] | makes the disk of a whole Debian, for a guest that is installed like a user's |
 //! | [`guest`] | boots the three together; runs commands in the guest and moves files |
 //! | [`wheels`] | gets NVIDIA's redistributable wheels by name |
 //! | [`nvrtc`] | compiles CUDA C++ to PTX with the compiler library out of such a wheel |
@@ -34,6 +35,7 @@ pub mod packages;
 pub mod progress;
 pub mod qemu;
 pub mod supervise;
+pub mod system;
 pub mod wheels;
 
 use std::path::PathBuf;

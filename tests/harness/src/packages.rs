@@ -61,6 +61,12 @@ impl Apt {
         Ok(apt)
     }
 
+    /// The list of its sources, as apt reads it.
+    #[must_use]
+    pub fn sources(&self) -> PathBuf {
+        self.config.with_file_name("sources.list")
+    }
+
     /// Unpacks packages into `target/guest/<name>`, once: a folder that is there already was made for the same packages.
     ///
     /// # Errors

@@ -113,7 +113,8 @@ impl Boot {
         agent.forget(first.id);
         let (booted_in, version) = (begin.elapsed(), qemu.version());
         let console = process.dir().join("console");
-        Ok(Guest { agent, process: Mutex::new(process), console, kernel, version, booted_in })
+        let limit = BOOT_LIMIT;
+        Ok(Guest { agent, process: Mutex::new(process), console, kernel, version, booted_in, limit })
     }
 
     /// Makes the root file system and returns the command line for a shell that starts this machine, with its console, sockets
@@ -197,7 +198,7 @@ impl Boot {
 }
 
 /// The guest agent, built from this repository once per process.
-fn agent_program() -> Result<&'static Path> {
+pub(crate) fn agent_program() -> Result<&'static Path> {
     static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = PROGRAM.get_or_init(|| build_agent().map_err(|error| format!("{error:#}")));
     built.as_deref().map_err(|error| anyhow!("cannot build the guest agent: {error}"))
