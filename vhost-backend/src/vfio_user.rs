@@ -168,6 +168,17 @@ fn start(
     Ok((thread, begun))
 }
 
+/// QEMU has ended with something unread or unsent, by a signal for example.
+fn is_gone(error: &vfio_user::Error) -> bool {
+    let errno = match error {
+        vfio_user::Error::StreamRead(error) | vfio_user::Error::StreamWrite(error) => error.raw_os_error(),
+        vfio_user::Error::SendWithFd(error) | vfio_user::Error::ReceiveWithFd(error) => Some(error.errno()),
+        _ => None,
+    };
+    let gone = [rustix::io::Errno::CONNRESET, rustix::io::Errno::PIPE].map(rustix::io::Errno::raw_os_error);
+    errno.is_some_and(|errno| gone.contains(&errno))
+}
+
 /// Serves one connection; returns when it has ended and every worker of the VM was reaped.
 fn connection(
     server: &Server,
@@ -198,6 +209,7 @@ fn connection(
     function.reset();
     match served {
         Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if is_gone(&error) => Ok(()),
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(_) => Err(io::Error::other("a message made no sense")),
     }
