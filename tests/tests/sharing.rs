@@ -100,10 +100,10 @@ fn equal_vms_have_equal_shares() {
     let folder = tempfile::tempdir().unwrap();
     let vms: Vec<_> = (1..=4).map(|vm| daemon(folder.path(), vm, &[])).collect();
     let tenants: Vec<_> =
-        vms.iter().map(|(_, local)| Tenant::start(local, &["steps", "10", "20000", "2"])).collect();
+        vms.iter().map(|(_, local)| Tenant::start(local, &["steps", "7", "20000", "2"])).collect();
     let used = || vms.iter().map(|(daemon, _)| gpu_ms(daemon)).collect::<Vec<_>>();
     let before = used();
-    std::thread::sleep(Duration::from_secs(8));
+    std::thread::sleep(Duration::from_secs(5));
     let used: Vec<f64> = used()
         .iter()
         .zip(before)
@@ -150,8 +150,8 @@ fn tenants_that_come_and_go_leave_nothing() {
     let (mut ended, mut killed) = (0, 0);
     let mut running: Vec<(Tenant, bool, Instant)> = Vec::new();
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(12) || !running.is_empty() {
-        if begin.elapsed() < Duration::from_secs(12) && running.len() < 4 {
+    while begin.elapsed() < Duration::from_secs(8) || !running.is_empty() {
+        if begin.elapsed() < Duration::from_secs(8) && running.len() < 4 {
             let (_, local) = &vms[random.pick(&[0, 1, 2, 3])];
             let (kind, elements) =
                 (random.pick(&["steps", "flood", "latency"]), random.pick(&["2000", "20000"]));
@@ -169,7 +169,7 @@ fn tenants_that_come_and_go_leave_nothing() {
         {
             running.remove(at).0.end();
             ended += 1;
-        } else if begin.elapsed() >= Duration::from_secs(12) && running.iter().all(|(_, kill, _)| !*kill) {
+        } else if begin.elapsed() >= Duration::from_secs(8) && running.iter().all(|(_, kill, _)| !*kill) {
             running.drain(..).for_each(|(tenant, ..)| {
                 tenant.end();
                 ended += 1;
